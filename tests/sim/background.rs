@@ -14,8 +14,9 @@ use oracle::{Ask, Endpoint, maximum};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::account::{Account, Bill, locked};
 use crate::chance::Chance;
-use crate::openai::{Account, Bill, MODELS, head, locked, whole};
+use crate::openai::{MODELS, head, whole};
 use crate::wire::{End, now};
 
 /// What an endless response has by which it can be told from others.

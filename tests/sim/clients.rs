@@ -26,7 +26,7 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
     let mut connection = None;
     let mut count = 0;
     while !world.is_resting() {
-        sleep(Duration::from_millis(chance.within(0, 1_500) * world.pace)).await;
+        sleep(Duration::from_millis(chance.within(0, 1_500) * world.jobs.pace)).await;
         count += 1;
         let name = format!("c{name}r{count}");
         // Taken out, so that a client that hangs up loses its connection.

@@ -12,9 +12,10 @@ use oracle::prices::Memory;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::account::{Account, Bill, locked};
 use crate::background::{answer, cut, disturbed, page, refuse};
 use crate::chance::Chance;
-use crate::openai::{Account, Bill, locked, whole};
+use crate::openai::whole;
 use crate::wire::{End, now};
 
 /// The path that makes one.
@@ -78,6 +79,12 @@ impl Container {
         self.has_ended() && (self.is_forgotten || self.deleted_s.is_some())
     }
 
+    /// The minutes that are billed by now.
+    fn minutes(&self) -> i64 {
+        let lived_s = self.end_s().min(self.time.now_s()) - self.created_s;
+        ((lived_s + 59) / 60).max(MINUTES_MIN)
+    }
+
     fn object(&self) -> String {
         let status = if self.has_ended() { "expired" } else { "running" };
         json!({
@@ -96,12 +103,12 @@ pub(crate) struct ContainerBill(Arc<Mutex<Container>>);
 impl ContainerBill {
     pub(crate) fn pico(&self) -> u128 {
         let of = locked(&self.0);
-        u128::try_from(self.minutes_of(&of)).unwrap() * of.memory.session_pico() / SESSION_MINUTES
+        u128::try_from(of.minutes()).unwrap() * of.memory.session_pico() / SESSION_MINUTES
     }
 
     /// The minutes that are billed by now.
     pub(crate) fn minutes(&self) -> i64 {
-        self.minutes_of(&locked(&self.0))
+        locked(&self.0).minutes()
     }
 
     /// Whether the guard can know how long it lives: what it takes for a use is one, and no answer
@@ -109,11 +116,6 @@ impl ContainerBill {
     pub(crate) fn is_known(&self) -> bool {
         let of = locked(&self.0);
         of.is_used_by_reading && !of.was_lost
-    }
-
-    fn minutes_of(&self, of: &Container) -> i64 {
-        let lived_s = of.end_s().min(of.time.now_s()) - of.created_s;
-        ((lived_s + 59) / 60).max(MINUTES_MIN)
     }
 }
 

@@ -10,8 +10,9 @@ use oracle::{Ask, Endpoint, maximum};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::account::{Account, Bill, DrawnBill};
 use crate::chance::Chance;
-use crate::openai::{Account, Bill, DrawnBill, head};
+use crate::openai::head;
 use crate::wire::{End, Mark};
 
 /// Larger bodies are counted on real threads, whose order no seed decides.

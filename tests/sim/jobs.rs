@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::chance::Chance;
+use crate::wire::now;
 use crate::world::World;
 use crate::{background, clients, containers};
 
@@ -18,6 +19,43 @@ use crate::{background, clients, containers};
 const PATIENCE: Duration = Duration::from_secs(700);
 /// How often one asks for its response, and uses its container, at the most.
 const QUESTIONS_MAX: u64 = 6;
+
+/// What a seed says about jobs; the rest of its world is as it would be without them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Whether there are clients that begin jobs, and responses that never end.
+    pub(crate) are_begun: bool,
+    pub(crate) has_endless: bool,
+    /// Whether no clock is set, so that there are containers.
+    pub(crate) is_steady: bool,
+    /// How much slower all goes than in a world without jobs.
+    pub(crate) pace: u64,
+    /// How much larger amounts are than plain requests need; none if that is as in other worlds.
+    pub(crate) scale: Option<u64>,
+    /// From when to when no question about a job is answered.
+    pub(crate) outage: Option<(Instant, Instant)>,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut chance = Chance::new(!seed);
+        if seed % 5 != 2 {
+            let (has_endless, is_steady) = (false, false);
+            return Self { are_begun: false, has_endless, is_steady, pace: 1, scale: None, outage: None };
+        }
+        let pace = chance.one(&[1, 20, 60]);
+        let at = now() + Duration::from_secs(chance.within(0, 60) * pace);
+        let lasts = Duration::from_secs(chance.within(30, 900));
+        Self {
+            are_begun: true,
+            has_endless: chance.percent(20),
+            is_steady: chance.percent(70),
+            pace,
+            scale: Some(chance.one(&[100, 2_000, 20_000])),
+            outage: chance.percent(40).then(|| (at, at + lasts)),
+        }
+    }
+}
 
 /// A client that begins jobs.
 struct Client<'a> {
@@ -32,12 +70,12 @@ struct Client<'a> {
 pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
     let mut count = 0;
     while !world.is_resting() {
-        sleep(Duration::from_millis(chance.within(0, 4_000) * world.pace)).await;
+        sleep(Duration::from_millis(chance.within(0, 4_000) * world.jobs.pace)).await;
         count += 1;
         let name = format!("j{name}r{count}");
         let mut client = Client { world: &world, name, key: chance.one(&[0, 1]), chance: chance.fork() };
         // A clock that is set makes minutes of containers, or counts none.
-        if chance.percent(60) || !world.is_steady {
+        if chance.percent(60) || !world.jobs.is_steady {
             client.respond().await;
         } else {
             client.contain().await;
@@ -48,7 +86,7 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
 impl Client<'_> {
     /// Begins a response in the background.
     async fn respond(&mut self) {
-        let ends = !self.world.has_endless || self.chance.percent(80);
+        let ends = !self.world.jobs.has_endless || self.chance.percent(80);
         let body = background::request(&self.world.account, &self.name, &mut self.chance, ends);
         let Some((200, object)) = self.ask("POST", "/v1/responses", body).await else { return };
         let streamed = format!("resp_{}", self.name);
@@ -88,7 +126,7 @@ impl Client<'_> {
 
     /// Waits, as long as the pace of the world says.
     async fn pause(&mut self, most_ms: u64) {
-        sleep(Duration::from_millis(self.chance.within(0, most_ms) * self.world.pace)).await;
+        sleep(Duration::from_millis(self.chance.within(0, most_ms) * self.world.jobs.pace)).await;
     }
 
     /// Sends a request on a connection of its own: the status, and the answer if it is JSON.

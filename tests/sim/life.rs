@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -99,9 +100,9 @@ impl Life {
     }
 
     /// Asks for the outcome of jobs from now on.
-    pub(crate) fn ask_for_jobs(&mut self) {
+    pub(crate) fn ask_for_jobs(&mut self, tasks: &TaskTracker) {
         let poller = Poller::new(Arc::clone(&self.opened.guard), Arc::clone(&self.rules), OVERDUE_MAX);
-        self.poller = Some(tokio::spawn(poller.run(self.stop.subscribe())).abort_handle());
+        self.poller = Some(tasks.spawn(poller.run(self.stop.subscribe())).abort_handle());
     }
 
     /// Serves a connection of a client.
@@ -240,4 +241,14 @@ pub(crate) async fn audit(world: &World, Opened { guard, books, .. }: &Opened) {
 
 fn lock(writer: &Mutex<BackgroundWriter>) -> MutexGuard<'_, BackgroundWriter> {
     writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies the database's files, not its lock: that died with its process.
+pub(crate) fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["spendguard.db", "spendguard.db-wal"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
 }

@@ -14,6 +14,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "it is its own harness")]
 
+mod account;
 mod background;
 mod chance;
 mod clients;
@@ -23,6 +24,7 @@ mod jobs;
 mod life;
 mod openai;
 mod operators;
+mod outcome;
 mod wire;
 mod world;
 
@@ -46,7 +48,8 @@ use tokio_util::task::TaskTracker;
 use crate::chance::Chance;
 use crate::containers::ContainerBill;
 use crate::life::{Life, audit};
-use crate::world::{Outcome, World};
+use crate::outcome::Outcome;
+use crate::world::World;
 
 /// Seeds that are run if none are asked for.
 const SEEDS: u64 = 300;
@@ -136,7 +139,7 @@ fn run_all(first: u64, end: u64, until: Until) -> ExitCode {
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<u64>();
     let with = |status| outcomes.iter().filter_map(|(_, o)| o.statuses.get(&status)).sum::<u64>();
     println!(
-        "{} worlds, {} lives, {} events looked at, {} answers: {} of 200, {} of 429, {} of 5xx; {} overruns, {} streams cut",
+        "{} worlds, {} lives, {} events looked at, {} answers: {} of 200, {} of 429, {} of 5xx; {} jobs; {} overruns, {} streams cut",
         outcomes.len(),
         sum(|o| o.lives),
         sum(|o| o.events),
@@ -144,6 +147,7 @@ fn run_all(first: u64, end: u64, until: Until) -> ExitCode {
         with(200),
         with(429),
         with(500) + with(502) + with(503) + with(504),
+        sum(|o| o.jobs),
         sum(|o| o.overruns),
         sum(|o| o.cuts),
     );
@@ -211,13 +215,13 @@ async fn scenario(world: &Arc<World>) {
     for name in 0..CLIENTS {
         others.spawn(clients::run(Arc::clone(world), name, chance.fork()));
     }
-    if world.has_jobs {
+    if world.jobs.are_begun {
         for name in 0..JOB_CLIENTS {
             others.spawn(jobs::run(Arc::clone(world), name, chance.fork()));
         }
     }
     others.spawn(operators::run(Arc::clone(world), chance.fork()));
-    let end = wire::now() + WORK * u32::try_from(world.pace).unwrap();
+    let end = wire::now() + WORK * u32::try_from(world.jobs.pace).unwrap();
     while timeout_at(end, world.died.notified()).await.is_ok() {
         rise(world, &mut chance, base_ms).await;
     }
@@ -233,7 +237,7 @@ async fn scenario(world: &Arc<World>) {
 
 /// The next life, on what the last one left.
 async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
-    sleep(Duration::from_millis(chance.within(1, 2_000) * world.pace.min(DOWN_FACTOR_MAX))).await;
+    sleep(Duration::from_millis(chance.within(1, 2_000) * world.jobs.pace.min(DOWN_FACTOR_MAX))).await;
     world.disk.store(life::SOUND, Ordering::Relaxed);
     // With the same limits as before, a death must not bring the books past them.
     let same = world.settings().filter(|_| chance.percent(70));
@@ -327,17 +331,17 @@ async fn settle_up(world: &World, reports: &Reports) {
     for (name, bills) in world.account.bills() {
         let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);
         let of: Vec<&Entry> = entries.iter().filter(ended).filter(own).collect();
-        if let Some(container) = bills.iter().find_map(openai::Bill::container) {
+        if let Some(container) = bills.iter().find_map(account::Bill::container) {
             settle_up_container(world, &name, container, &of);
             continue;
         }
         world.check(of.len() == 1, || format!("{name} was billed {bills:?} and has {} endings", of.len()));
         let Some(entry) = of.first() else { continue };
-        let billed = bills.iter().map(openai::Bill::pico).sum::<u128>().div_ceil(1_000);
+        let billed = bills.iter().map(account::Bill::pico).sum::<u128>().div_ceil(1_000);
         let booked = u128::try_from(entry.cost.nano()).unwrap();
         let is_reported = entry.basis == Some(Basis::Reported);
-        let drawn = bills.iter().filter_map(openai::Bill::drawn);
-        if is_served(entry) && drawn.clone().any(openai::DrawnBill::was_left) {
+        let drawn = bills.iter().filter_map(account::Bill::drawn);
+        if is_served(entry) && drawn.clone().any(account::DrawnBill::was_left) {
             world.cut();
         }
         // What breaks an assumption, and is neither reported nor seen, can't be known.
@@ -350,7 +354,7 @@ async fn settle_up(world: &World, reports: &Reports) {
         world.check(booked >= billed || is_exempt, || {
             format!("{name} cost {billed}, booked is {entry:?}\n  {}", story(&name))
         });
-        let is_exact = bills.iter().all(openai::Bill::is_exact) && is_reported;
+        let is_exact = bills.iter().all(account::Bill::is_exact) && is_reported;
         world.check(!is_exact || booked == billed, || format!("{name} cost {billed}, reported is {entry:?}"));
     }
     for (name, (most, story)) in &all_most {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,10 +22,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::account::{Account, Bill, DrawnBill};
 use crate::chance::Chance;
 use crate::clients::Statuses;
-use crate::life::Life;
-use crate::openai::{Account, Bill, DrawnBill};
+use crate::jobs::Plan;
+use crate::life::{Life, copied};
+use crate::outcome::Outcome;
 use crate::wire::{End, Scissors, connection, now};
 
 /// The limit without a cap that everything counts on.
@@ -51,13 +53,8 @@ pub(crate) struct World {
     pub(crate) drawn_percent: u64,
     /// How much larger amounts are than plain requests need.
     pub(crate) scale: u64,
-    /// Whether there are clients that begin jobs, and requests whose answers never end.
-    pub(crate) has_jobs: bool,
-    pub(crate) has_endless: bool,
-    /// Whether no clock is set.
-    pub(crate) is_steady: bool,
-    /// How much slower all goes than in a world of plain requests.
-    pub(crate) pace: u64,
+    /// What is done about jobs.
+    pub(crate) jobs: Plan,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -86,59 +83,6 @@ struct State {
     cuts: u64,
     trace: DefaultHasher,
     fault: Option<String>,
-}
-
-/// What came of a world.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) fault: Option<String>,
-    pub(crate) lives: u64,
-    pub(crate) events: u64,
-    pub(crate) requests: u64,
-    pub(crate) statuses: Statuses,
-    /// Costs that were more than their holds, and streams that were cut by the guard.
-    pub(crate) overruns: u64,
-    pub(crate) cuts: u64,
-    pub(crate) digest: u64,
-}
-
-/// What a seed says about jobs; the rest of its world is as it would be without them.
-struct Jobs {
-    are_begun: bool,
-    has_endless: bool,
-    is_steady: bool,
-    pace: u64,
-    /// How much larger amounts are; none if that is as in other worlds.
-    scale: Option<u64>,
-    outage: Option<(Instant, Instant)>,
-}
-
-impl Jobs {
-    fn of(seed: u64) -> Self {
-        if seed % 5 != 2 {
-            let none = Self {
-                are_begun: false,
-                has_endless: false,
-                is_steady: false,
-                pace: 1,
-                scale: None,
-                outage: None,
-            };
-            return none;
-        }
-        let mut chance = Chance::new(!seed);
-        let pace = chance.one(&[1, 20, 60]);
-        let at = now() + Duration::from_secs(chance.within(0, 60) * pace);
-        let lasts = Duration::from_secs(chance.within(30, 900));
-        Self {
-            are_begun: true,
-            has_endless: chance.percent(20),
-            is_steady: chance.percent(70),
-            pace,
-            scale: Some(chance.one(&[100, 2_000, 20_000])),
-            outage: chance.percent(40).then(|| (at, at + lasts)),
-        }
-    }
 }
 
 impl World {
@@ -170,15 +114,12 @@ impl World {
         // What no cap bounds makes one hosted call, which every configuration holds.
         upstream.assumed.calls_max = 1;
         // Where an assumption is broken, requests get as far as that shows.
-        let jobs = Jobs::of(seed);
+        let jobs = Plan::of(seed);
         let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
         let scale = jobs.scale.unwrap_or(scale);
         Arc::new(Self {
             account: Arc::new(Account::new(upstream, jobs.outage)),
-            has_jobs: jobs.are_begun,
-            has_endless: jobs.has_endless,
-            is_steady: jobs.is_steady,
-            pace: jobs.pace,
+            jobs,
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,
@@ -233,7 +174,7 @@ impl World {
     }
 
     pub(crate) fn begin(&self, mut life: Life) {
-        life.ask_for_jobs();
+        life.ask_for_jobs(&self.tasks);
         let mut state = self.state();
         state.lives += 1;
         state.life = Some(life);
@@ -241,15 +182,12 @@ impl World {
 
     /// When the wall clock of the present guard had the time of the world's beginning.
     pub(crate) fn clock_began(&self) -> Instant {
-        if self.has_jobs { self.began } else { now() }
+        if self.jobs.are_begun { self.began } else { now() }
     }
 
     /// The longest pause between two looks of the writer, in milliseconds.
     pub(crate) fn step_max_ms(&self) -> u64 {
-        match () {
-            () if self.has_jobs && self.is_resting() => 1_000,
-            () => 25 * self.pace.min(20),
-        }
+        if self.jobs.are_begun && self.is_resting() { 1_000 } else { 25 * self.jobs.pace.min(20) }
     }
 
     /// Says that no new work is begun.
@@ -403,7 +341,7 @@ impl World {
                 let held = known.map(|(.., held)| held);
                 let known = known.map(|(last, ..)| last);
                 // What jobs hold that were begun under other limits is looked at, too.
-                let first = if self.has_jobs { total } else { meter.settled };
+                let first = if self.jobs.are_begun { total } else { meter.settled };
                 let most = known.unwrap_or(first).max(hard);
                 // Where an assumption is broken, one request may overrun its hold; then
                 // nothing more is admitted.
@@ -491,19 +429,10 @@ impl World {
             events: state.events,
             requests: state.statuses.values().sum(),
             statuses: state.statuses.clone(),
+            jobs: self.account.jobs(),
             overruns: state.overruns,
             cuts: state.cuts,
             digest: state.trace.finish(),
-        }
-    }
-}
-
-/// Copies the database's files, not its lock: that died with its process.
-fn copied(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in ["spendguard.db", "spendguard.db-wal"] {
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
         }
     }
 }
