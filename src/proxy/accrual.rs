@@ -156,7 +156,11 @@ impl Accrual {
     /// seconds. Returns whether one has ended.
     pub async fn end(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
         let lived_s = if kind == CONTAINER { self.lived_until(id).await } else { None };
-        let end_s = lived_s.map_or(end_s, |lived_s| lived_s.min(end_s));
+        self.end_at(kind, id, lived_s.map_or(end_s, |lived_s| lived_s.min(end_s)), note).await
+    }
+
+    /// The same, if it is known when it ended.
+    async fn end_at(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
         let resumed = match self.guard.resume_job(kind, id).await {
             Ok(resumed) => resumed,
             Err(error) => {
@@ -188,8 +192,11 @@ impl Accrual {
             .active_s
             .zip(container.idle_s)
             .map(|(active_s, idle_s)| active_s.saturating_add(idle_s));
-        let end_s = lived_s.map_or(now_s, |lived_s| lived_s.min(now_s));
-        self.end(CONTAINER, &container.id, end_s, "it has expired").await;
+        let note = "it has expired";
+        match lived_s {
+            Some(lived_s) => self.end_at(CONTAINER, &container.id, lived_s.min(now_s), note).await,
+            None => self.end(CONTAINER, &container.id, now_s, note).await,
+        };
     }
 
     /// Ends the job of an object that was deleted. Its next period may be about to be held.

@@ -19,14 +19,14 @@ use crate::openai::MODELS;
 use crate::world::World;
 
 /// Statuses that the contract has; any other is a fault.
-const STATUSES: [u16; 11] = [200, 400, 403, 404, 408, 409, 429, 500, 502, 503, 504];
+pub(crate) const STATUSES: [u16; 11] = [200, 400, 403, 404, 408, 409, 429, 500, 502, 503, 504];
 
 /// Runs one client until the world's work is over.
 pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
     let mut connection = None;
     let mut count = 0;
     while !world.is_resting() {
-        sleep(Duration::from_millis(chance.within(0, 1_500))).await;
+        sleep(Duration::from_millis(chance.within(0, 1_500) * world.jobs.pace)).await;
         count += 1;
         let name = format!("c{name}r{count}");
         // Taken out, so that a client that hangs up loses its connection.
@@ -48,7 +48,7 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
     }
 }
 
-async fn dial(world: &Arc<World>) -> Option<SendRequest<Full<Bytes>>> {
+pub(crate) async fn dial(world: &Arc<World>) -> Option<SendRequest<Full<Bytes>>> {
     let end = world.dial_guard()?;
     let (send, connection) = handshake(TokioIo::new(end)).await.ok()?;
     world.tasks.spawn(connection);

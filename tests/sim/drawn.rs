@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use oracle::answer::{Answer, answer as rendered};
 use oracle::draw::{self, Sizes};
-use oracle::outcome::{End as Ending, Outcome};
+use oracle::outcome::{End as Ending, Outcome, UsageForm};
 use oracle::{Ask, Endpoint, maximum};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::account::{Account, Bill, DrawnBill};
 use crate::chance::Chance;
-use crate::openai::{Account, Bill, DrawnBill, head};
+use crate::openai::head;
 use crate::wire::{End, Mark};
 
 /// Larger bodies are counted on real threads, whose order no seed decides.
@@ -125,7 +126,11 @@ fn billed(outcome: &Outcome, world: &oracle::World, ask: &Ask, is_stream: bool) 
     if !is_stream || charge == 0 {
         return at_once;
     }
-    let cut = Outcome { end: Ending::Cut, ..outcome.clone() };
+    let mut cut = Outcome { end: Ending::Cut, ..outcome.clone() };
+    if ask.echo && outcome.end == Ending::Completed && outcome.report.usage != UsageForm::Absent {
+        // An echo is billed where a usage at the end says so.
+        cut.used.output -= ask.choices * outcome.prompts[0];
+    }
     let word_pico = if outcome.words > 0 { cut.charge(world, ask, 1) - cut.charge(world, ask, 0) } else { 0 };
     let is_shown = ask.endpoint == Endpoint::Responses;
     let stages_pico = if is_shown { outcome.stages(world, ask) } else { vec![cut.charge(world, ask, 0)] };

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,6 +18,7 @@ use rusqlite::Connection;
 use spendguard::app::rules;
 use spendguard::clock::Clock;
 use spendguard::config::Settings;
+use spendguard::jobs::{OVERDUE_MAX, Poller};
 use spendguard::net::{Timeouts, converse};
 use spendguard::proxy::in_flight::RequestIds;
 use spendguard::proxy::{Proxy, Rules};
@@ -24,6 +26,7 @@ use spendguard::startup::{self, Opened};
 use spendguard::store::{BackgroundWriter, Store};
 use spendguard::upstream::Upstream;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +54,7 @@ pub(crate) struct Life {
     proxy: Arc<Proxy>,
     writer: Arc<Mutex<BackgroundWriter>>,
     is_over: Arc<AtomicBool>,
+    poller: Option<AbortHandle>,
     timeouts: Timeouts,
     stop: watch::Sender<bool>,
 }
@@ -66,7 +70,7 @@ impl Life {
         let (writer, is_over) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicBool::new(false)));
         lock(&writer).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
         lock(&writer).disturb(|db| break_on_command(db, Arc::clone(&world.disk), now()));
-        let steps = steps(Arc::clone(&writer), Arc::clone(&is_over), world.fork());
+        let steps = steps(Arc::clone(world), Arc::clone(&writer), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
         let Opened { directory, rulebook, .. } = &opened;
         directory.install_file_projects(settings.projects.iter().cloned());
@@ -92,7 +96,13 @@ impl Life {
         };
         let (stop, _) = watch::channel(false);
         let timeouts = rules::timeouts(settings);
-        Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, timeouts, stop }
+        Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, poller: None, timeouts, stop }
+    }
+
+    /// Asks for the outcome of jobs from now on.
+    pub(crate) fn ask_for_jobs(&mut self, tasks: &TaskTracker) {
+        let poller = Poller::new(Arc::clone(&self.opened.guard), Arc::clone(&self.rules), OVERDUE_MAX);
+        self.poller = Some(tasks.spawn(poller.run(self.stop.subscribe())).abort_handle());
     }
 
     /// Serves a connection of a client.
@@ -129,12 +139,15 @@ impl Life {
     /// Ends it as kill -9 does: nothing of it is heard of any more.
     pub(crate) fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
+        if let Some(poller) = self.poller {
+            poller.abort();
+        }
     }
 }
 
 /// A wall clock that is as far off as the world says.
 fn clock(world: &Arc<World>, base_ms: i64) -> Clock {
-    let (began, off_ms) = (now(), Arc::clone(&world.clock_off_ms));
+    let (began, off_ms) = (world.clock_began(), Arc::clone(&world.clock_off_ms));
     Clock::with_wall(move || {
         let ms = base_ms + off_ms.load(Ordering::Relaxed);
         UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap()) + now().duration_since(began)
@@ -142,9 +155,14 @@ fn clock(world: &Arc<World>, base_ms: i64) -> Clock {
 }
 
 /// What the writer's threads do, in simulated time.
-async fn steps(writer: Arc<Mutex<BackgroundWriter>>, is_over: Arc<AtomicBool>, mut chance: Chance) {
+async fn steps(
+    world: Arc<World>,
+    writer: Arc<Mutex<BackgroundWriter>>,
+    is_over: Arc<AtomicBool>,
+    mut chance: Chance,
+) {
     while !is_over.load(Ordering::Relaxed) {
-        sleep(Duration::from_millis(chance.within(1, 25))).await;
+        sleep(Duration::from_millis(chance.within(1, world.step_max_ms()))).await;
         if !is_over.load(Ordering::Relaxed) {
             lock(&writer).step();
         }
@@ -223,4 +241,14 @@ pub(crate) async fn audit(world: &World, Opened { guard, books, .. }: &Opened) {
 
 fn lock(writer: &Mutex<BackgroundWriter>) -> MutexGuard<'_, BackgroundWriter> {
     writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies the database's files, not its lock: that died with its process.
+pub(crate) fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["spendguard.db", "spendguard.db-wal"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
 }

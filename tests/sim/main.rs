@@ -14,12 +14,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "it is its own harness")]
 
+mod account;
+mod background;
 mod chance;
 mod clients;
+mod containers;
 mod drawn;
+mod jobs;
 mod life;
 mod openai;
 mod operators;
+mod outcome;
 mod wire;
 mod world;
 
@@ -30,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spendguard::directory::keyring::NewKey;
+use spendguard::domain::Class;
 use spendguard::guard::audit::Actor;
 use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::pricing::count::{self, Encoding};
@@ -40,17 +46,28 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::chance::Chance;
+use crate::containers::ContainerBill;
 use crate::life::{Life, audit};
-use crate::world::{Outcome, World};
+use crate::outcome::Outcome;
+use crate::world::World;
 
 /// Seeds that are run if none are asked for.
 const SEEDS: u64 = 300;
 /// Seeds below this one are run twice.
 const TWICE: u64 = 10;
 const CLIENTS: usize = 8;
+/// Clients that begin jobs, in some worlds.
+const JOB_CLIENTS: usize = 4;
 const WORK: Duration = Duration::from_secs(60);
 /// Longer than any wait that a request is allowed.
 const REST_MAX: Duration = Duration::from_secs(200);
+/// Longer than any job lasts: a day, and the time in which one is asked for after its deadline.
+const JOBS_MAX: Duration = Duration::from_secs(86_400 + 1_200);
+/// Minutes of a container that may be booked beyond its life: a request takes time to arrive, and
+/// an end to be seen.
+const SEEN_LATE_MINUTES: u64 = 2;
+/// How much longer a guard is dead in a slow world, at the most: 40 seconds.
+const DOWN_FACTOR_MAX: u64 = 20;
 
 thread_local! {
     /// Panics on this thread, in whatever task: each world has one thread.
@@ -122,7 +139,7 @@ fn run_all(first: u64, end: u64, until: Until) -> ExitCode {
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<u64>();
     let with = |status| outcomes.iter().filter_map(|(_, o)| o.statuses.get(&status)).sum::<u64>();
     println!(
-        "{} worlds, {} lives, {} events looked at, {} answers: {} of 200, {} of 429, {} of 5xx; {} overruns, {} streams cut",
+        "{} worlds, {} lives, {} events looked at, {} answers: {} of 200, {} of 429, {} of 5xx; {} jobs; {} overruns, {} streams cut",
         outcomes.len(),
         sum(|o| o.lives),
         sum(|o| o.events),
@@ -130,6 +147,7 @@ fn run_all(first: u64, end: u64, until: Until) -> ExitCode {
         with(200),
         with(429),
         with(500) + with(502) + with(503) + with(504),
+        sum(|o| o.jobs),
         sum(|o| o.overruns),
         sum(|o| o.cuts),
     );
@@ -180,6 +198,7 @@ async fn scenario(world: &Arc<World>) {
     let mut chance = world.fork();
     let base_ms = operators::eve_ms(&mut chance);
     let day = jiff::Timestamp::from_millisecond(base_ms).unwrap();
+    world.account.set_time(containers::UnixTime::from(base_ms, wire::now()));
     world.account.set_date(day.strftime("%Y-%m-%d").to_string());
     let settings = operators::settings(&mut chance, world);
     let life = Life::start(world, &settings, base_ms).await;
@@ -196,8 +215,13 @@ async fn scenario(world: &Arc<World>) {
     for name in 0..CLIENTS {
         others.spawn(clients::run(Arc::clone(world), name, chance.fork()));
     }
+    if world.jobs.are_begun {
+        for name in 0..JOB_CLIENTS {
+            others.spawn(jobs::run(Arc::clone(world), name, chance.fork()));
+        }
+    }
     others.spawn(operators::run(Arc::clone(world), chance.fork()));
-    let end = wire::now() + WORK;
+    let end = wire::now() + WORK * u32::try_from(world.jobs.pace).unwrap();
     while timeout_at(end, world.died.notified()).await.is_ok() {
         rise(world, &mut chance, base_ms).await;
     }
@@ -213,7 +237,7 @@ async fn scenario(world: &Arc<World>) {
 
 /// The next life, on what the last one left.
 async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
-    sleep(Duration::from_millis(chance.within(1, 2_000))).await;
+    sleep(Duration::from_millis(chance.within(1, 2_000) * world.jobs.pace.min(DOWN_FACTOR_MAX))).await;
     world.disk.store(life::SOUND, Ordering::Relaxed);
     // With the same limits as before, a death must not bring the books past them.
     let same = world.settings().filter(|_| chance.percent(70));
@@ -224,7 +248,9 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     // It read on real threads; from a new instant on, order is the seed's again.
     sleep(Duration::from_millis(1)).await;
     world.put_settings(settings);
-    world.check(life.opened.guard.in_doubt().1 == 0, || "a guard starts with open holds".to_owned());
+    let jobs = jobs_of(&life.opened);
+    let open = u64::try_from(life.opened.guard.in_doubt().1).unwrap();
+    world.check(open == jobs, || format!("a guard starts with {open} open holds, of which {jobs} are jobs"));
     world.begin(life);
     if is_same {
         world.look_risen();
@@ -234,10 +260,22 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     world.trace("the guard rises");
 }
 
+/// How many jobs run.
+fn jobs_of(opened: &Opened) -> u64 {
+    opened.guard.open_jobs().values().map(|jobs| jobs.count).sum()
+}
+
 /// Lets everything end, and looks at what is left.
 async fn rest(world: &Arc<World>) {
     let opened = world.opened().unwrap();
     let Opened { guard, books, .. } = &opened;
+    let ended = async {
+        while jobs_of(&opened) > 0 {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let ended = timeout(JOBS_MAX, ended).await;
+    world.check(ended.is_ok(), || format!("jobs are left open: {:?}", guard.open_jobs()));
     let rested = async {
         while guard.in_doubt().1 > 0 {
             sleep(Duration::from_millis(100)).await;
@@ -258,6 +296,24 @@ fn is_served(entry: &Entry) -> bool {
     entry.status == 200 && !entry.disconnected
 }
 
+/// The periods of a container against what it was billed for.
+fn settle_up_container(world: &World, name: &str, bill: &ContainerBill, entries: &[&Entry]) {
+    let nano = |entry: &&Entry| u128::try_from(entry.cost.nano()).unwrap();
+    let booked: u128 = entries.iter().map(nano).sum();
+    let minutes = || entries.iter().map(|entry| entry.quantities[Class::ContainerMinutes]).sum::<u64>();
+    let (billed, lived) = (bill.pico().div_ceil(1_000), bill.minutes());
+    world.check(booked >= billed, || {
+        format!("{name} lived {lived} minutes for {billed}, booked are {booked}: {entries:?}")
+    });
+    // What is charged in full was not followed. What the guard was not told of it, or could not
+    // ask, it takes for a life that goes on.
+    let is_followed = entries.iter().all(|entry| entry.basis == Some(Basis::Counted));
+    let most = u64::try_from(lived).unwrap() + SEEN_LATE_MINUTES;
+    world.check(!is_followed || !bill.is_known() || world.account.was_out() || minutes() <= most, || {
+        format!("{name} lived {lived} minutes, booked are {}: {entries:?}", minutes())
+    });
+}
+
 /// The ledger against the true account, request by request.
 async fn settle_up(world: &World, reports: &Reports) {
     let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
@@ -275,13 +331,17 @@ async fn settle_up(world: &World, reports: &Reports) {
     for (name, bills) in world.account.bills() {
         let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);
         let of: Vec<&Entry> = entries.iter().filter(ended).filter(own).collect();
+        if let Some(container) = bills.iter().find_map(account::Bill::container) {
+            settle_up_container(world, &name, container, &of);
+            continue;
+        }
         world.check(of.len() == 1, || format!("{name} was billed {bills:?} and has {} endings", of.len()));
         let Some(entry) = of.first() else { continue };
-        let billed = bills.iter().map(openai::Bill::pico).sum::<u128>().div_ceil(1_000);
+        let billed = bills.iter().map(account::Bill::pico).sum::<u128>().div_ceil(1_000);
         let booked = u128::try_from(entry.cost.nano()).unwrap();
         let is_reported = entry.basis == Some(Basis::Reported);
-        let drawn = bills.iter().filter_map(openai::Bill::drawn);
-        if is_served(entry) && drawn.clone().any(openai::DrawnBill::was_left) {
+        let drawn = bills.iter().filter_map(account::Bill::drawn);
+        if is_served(entry) && drawn.clone().any(account::DrawnBill::was_left) {
             world.cut();
         }
         // What breaks an assumption, and is neither reported nor seen, can't be known.
@@ -294,7 +354,7 @@ async fn settle_up(world: &World, reports: &Reports) {
         world.check(booked >= billed || is_exempt, || {
             format!("{name} cost {billed}, booked is {entry:?}\n  {}", story(&name))
         });
-        let is_exact = bills.iter().all(openai::Bill::is_exact) && is_reported;
+        let is_exact = bills.iter().all(account::Bill::is_exact) && is_reported;
         world.check(!is_exact || booked == billed, || format!("{name} cost {billed}, reported is {entry:?}"));
     }
     for (name, (most, story)) in &all_most {

@@ -8,171 +8,23 @@
 //! answer without usage has no hidden output: the guard can only count what it
 //! sees.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use oracle::prices::Rates;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
 
+use crate::account::{Account, Bill, PlainBill};
+use crate::background;
 use crate::chance::Chance;
+use crate::containers;
 use crate::drawn;
 use crate::wire::{End, Mark};
 
 /// Models of plain requests; one of them thinks before it answers.
 pub(crate) const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-5-mini"];
-
-/// What one request really cost.
-#[derive(Clone, Debug)]
-pub(crate) enum Bill {
-    /// Of a plain request.
-    Plain(PlainBill),
-    /// Of any kind of request.
-    Drawn(DrawnBill),
-}
-
-/// What a request of any kind costs by the oracle: the stage that its answer has come to,
-/// and each word that was delivered.
-#[derive(Clone, Debug)]
-pub(crate) struct DrawnBill {
-    pub(crate) is_stream: bool,
-    /// Whether upstream itself breaks it off.
-    pub(crate) is_cut: bool,
-    /// Whether a turn is so large that the rates of long contexts count.
-    pub(crate) is_long: bool,
-    pub(crate) stages_pico: Vec<u128>,
-    pub(crate) stage: Arc<AtomicU64>,
-    pub(crate) word_pico: u128,
-    pub(crate) words: Arc<AtomicU64>,
-}
-
-impl DrawnBill {
-    /// Whether it is a stream that the guard did not let come to its end.
-    pub(crate) fn was_left(&self) -> bool {
-        let stage = usize::try_from(self.stage.load(Ordering::Relaxed)).unwrap();
-        self.is_stream && !self.is_cut && stage + 1 < self.stages_pico.len()
-    }
-
-    fn pico(&self) -> u128 {
-        let stage = usize::try_from(self.stage.load(Ordering::Relaxed)).unwrap();
-        self.stages_pico[stage] + self.word_pico * u128::from(self.words.load(Ordering::Relaxed))
-    }
-}
-
-impl Bill {
-    pub(crate) fn pico(&self) -> u128 {
-        match self {
-            Self::Plain(bill) => bill.pico(),
-            Self::Drawn(bill) => bill.pico(),
-        }
-    }
-
-    /// The bill of a request that is no plain one.
-    pub(crate) const fn drawn(&self) -> Option<&DrawnBill> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Drawn(bill) => Some(bill),
-        }
-    }
-
-    /// Whether a cost that was reported must be this one to the nano-dollar.
-    pub(crate) const fn is_exact(&self) -> bool {
-        matches!(self, Self::Plain(_))
-    }
-}
-
-/// What a plain request really cost.
-#[derive(Clone, Debug)]
-pub(crate) struct PlainBill {
-    model: &'static str,
-    /// By the oracle's prices.
-    rates: Rates,
-    /// Input and cached input, once it is certain that they are billed.
-    input: Option<(u64, u64)>,
-    /// Output that no client sees.
-    reasoning: u64,
-    /// Words, each a token: all of an answer, or those of a stream delivered.
-    words: Arc<AtomicU64>,
-}
-
-impl PlainBill {
-    fn pico(&self) -> u128 {
-        let Some((input, cached)) = self.input else { return 0 };
-        let output = self.reasoning + self.words.load(Ordering::Relaxed);
-        u128::from(input - cached) * self.rates.input
-            + u128::from(cached) * self.rates.cached
-            + u128::from(output) * self.rates.output
-    }
-}
-
-/// All bills, by the name of the request, and the world in which they are made.
-pub(crate) struct Account {
-    bills: Mutex<BTreeMap<String, Vec<Bill>>>,
-    /// The most that each drawn request can cost, in picodollars, and what became of it.
-    most: Mutex<BTreeMap<String, (u128, String)>>,
-    world: Mutex<oracle::World>,
-    made: Mutex<Vec<String>>,
-}
-
-fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Account {
-    pub(crate) fn new(world: oracle::World) -> Self {
-        Self {
-            bills: Mutex::default(),
-            most: Mutex::default(),
-            world: Mutex::new(world),
-            made: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn bills(&self) -> BTreeMap<String, Vec<Bill>> {
-        locked(&self.bills).clone()
-    }
-
-    pub(crate) fn pico(&self) -> u128 {
-        locked(&self.bills).values().flatten().map(Bill::pico).sum()
-    }
-
-    pub(crate) fn open(&self, name: &str, bill: Bill) {
-        locked(&self.bills).entry(name.to_owned()).or_default().push(bill);
-    }
-
-    /// Notes the most that a request can cost, and what became of it.
-    pub(crate) fn most(&self, name: &str, pico: u128, story: String) {
-        locked(&self.most).insert(name.to_owned(), (pico, story));
-    }
-
-    /// The most that each request can cost, in picodollars, and what became of it.
-    pub(crate) fn all_most(&self) -> BTreeMap<String, (u128, String)> {
-        locked(&self.most).clone()
-    }
-
-    pub(crate) fn world(&self) -> oracle::World {
-        locked(&self.world).clone()
-    }
-
-    /// Sets the day.
-    pub(crate) fn set_date(&self, date: String) {
-        locked(&self.world).date = date;
-    }
-
-    /// Notes a response that upstream keeps, and its tokens.
-    pub(crate) fn made(&self, id: String, tokens: u64) {
-        locked(&self.world).responses.insert(id.clone(), tokens);
-        locked(&self.made).push(id);
-    }
-
-    /// Ids of the responses that were made here.
-    pub(crate) fn responses(&self) -> Vec<String> {
-        locked(&self.made).clone()
-    }
-}
 
 /// What upstream does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,9 +63,17 @@ impl Fate {
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
     let mut unread = Vec::new();
-    while let Some((path, bytes)) = request(&mut end, &mut unread).await {
-        let body: Value = serde_json::from_slice(&bytes).unwrap();
-        let answered = if path.ends_with("/responses/input_tokens") {
+    while let Some((method, path, bytes)) = request(&mut end, &mut unread).await {
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let answered = if let Some((id, below)) = below(&path, "/v1/responses/", "resp_") {
+            background::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if let Some((id, below)) = below(&path, "/v1/containers/", "cntr_") {
+            containers::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if path == containers::PATH {
+            containers::make(&mut end, &account, &mut chance, &bytes).await
+        } else if let Some(name) = background::named(&path, &body) {
+            background::begin(&mut end, &account, &mut chance, &name, &bytes).await
+        } else if path.ends_with("/responses/input_tokens") {
             drawn::count(&mut end, &account, &bytes)
         } else if let Some(known) = drawn::known(&path, &body) {
             drawn::answer(&mut end, &account, &mut chance, known, &bytes).await
@@ -231,18 +91,25 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
     }
 }
 
-/// Path and body of the next request; none at the end of the connection.
-async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+/// The id of an object that a path names, and what is below it.
+fn below<'a>(path: &'a str, folder: &str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let rest = path.strip_prefix(folder).filter(|rest| rest.starts_with(prefix))?;
+    Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
+}
+
+/// Method, path and body of the next request; none at the end of the connection.
+async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, String, Vec<u8>)> {
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
-            let path = head.split(' ').nth(1).unwrap().to_owned();
+            let mut words = head.split(' ').map(str::to_owned);
+            let (method, path) = (words.next().unwrap(), words.next().unwrap());
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
             if unread.len() >= at + 4 + length {
                 let body = unread[at + 4..at + 4 + length].to_vec();
                 unread.drain(..at + 4 + length);
-                return Some((path, body));
+                return Some((method, path, body));
             }
         }
         if end.read_buf(unread).await.ok()? == 0 {
@@ -341,7 +208,7 @@ pub(crate) fn head(status: &str, length: usize) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
 }
 
-fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
+pub(crate) fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
     end.send(format!("{}{text}", head(status, text.len())).as_bytes(), None).ok()
 }
 

@@ -112,7 +112,7 @@ fn dollars(chance: &mut Chance, scale: u64) -> String {
 /// Does one thing after another until the world rests.
 pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
     while !world.is_resting() {
-        sleep(Duration::from_millis(chance.within(50, 3_000))).await;
+        sleep(Duration::from_millis(chance.within(50, 3_000) * world.jobs.pace)).await;
         if world.is_resting() {
             break;
         }
@@ -128,12 +128,12 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
         0 | 1 => reload(world, chance).await,
         2 => put_limit(world, chance).await,
         3 if world.corrects => correct(world, chance).await,
-        3 => {}
         4 | 5 => fail(world, chance).await,
-        6 => turn_the_clock(world, chance),
+        6 if !world.jobs.is_steady => turn_the_clock(world, chance),
+        3 | 6 => {}
         7 => drop(world.with_life(crate::life::Life::checkpoint)),
         8..=10 => world.die_after(chance.within(1, 80)),
-        11 if world.corrects && chance.percent(50) => prune(world).await,
+        11 if world.corrects && !world.jobs.is_steady && chance.percent(50) => prune(world).await,
         11 | 12 => sum_up(world).await,
         14..=17 => grant(world, chance).await,
         _ => world.die_now(),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,10 +22,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::account::{Account, Bill, DrawnBill};
 use crate::chance::Chance;
 use crate::clients::Statuses;
-use crate::life::Life;
-use crate::openai::{Account, Bill, DrawnBill};
+use crate::jobs::Plan;
+use crate::life::{Life, copied};
+use crate::outcome::Outcome;
 use crate::wire::{End, Scissors, connection, now};
 
 /// The limit without a cap that everything counts on.
@@ -51,6 +53,8 @@ pub(crate) struct World {
     pub(crate) drawn_percent: u64,
     /// How much larger amounts are than plain requests need.
     pub(crate) scale: u64,
+    /// What is done about jobs.
+    pub(crate) jobs: Plan,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -79,20 +83,6 @@ struct State {
     cuts: u64,
     trace: DefaultHasher,
     fault: Option<String>,
-}
-
-/// What came of a world.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) fault: Option<String>,
-    pub(crate) lives: u64,
-    pub(crate) events: u64,
-    pub(crate) requests: u64,
-    pub(crate) statuses: Statuses,
-    /// Costs that were more than their holds, and streams that were cut by the guard.
-    pub(crate) overruns: u64,
-    pub(crate) cuts: u64,
-    pub(crate) digest: u64,
 }
 
 impl World {
@@ -124,9 +114,12 @@ impl World {
         // What no cap bounds makes one hosted call, which every configuration holds.
         upstream.assumed.calls_max = 1;
         // Where an assumption is broken, requests get as far as that shows.
+        let jobs = Plan::of(seed);
         let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
+        let scale = jobs.scale.unwrap_or(scale);
         Arc::new(Self {
-            account: Arc::new(Account::new(upstream)),
+            account: Arc::new(Account::new(upstream, jobs.outage)),
+            jobs,
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,
@@ -180,10 +173,21 @@ impl World {
         self.state().lives + 1
     }
 
-    pub(crate) fn begin(&self, life: Life) {
+    pub(crate) fn begin(&self, mut life: Life) {
+        life.ask_for_jobs(&self.tasks);
         let mut state = self.state();
         state.lives += 1;
         state.life = Some(life);
+    }
+
+    /// When the wall clock of the present guard had the time of the world's beginning.
+    pub(crate) fn clock_began(&self) -> Instant {
+        if self.jobs.are_begun { self.began } else { now() }
+    }
+
+    /// The longest pause between two looks of the writer, in milliseconds.
+    pub(crate) fn step_max_ms(&self) -> u64 {
+        if self.jobs.are_begun && self.is_resting() { 1_000 } else { 25 * self.jobs.pace.min(20) }
     }
 
     /// Says that no new work is begun.
@@ -336,7 +340,9 @@ impl World {
                 // comes now is only looked at.
                 let held = known.map(|(.., held)| held);
                 let known = known.map(|(last, ..)| last);
-                let most = known.unwrap_or(meter.settled).max(hard);
+                // What jobs hold that were begun under other limits is looked at, too.
+                let first = if self.jobs.are_begun { total } else { meter.settled };
+                let most = known.unwrap_or(first).max(hard);
                 // Where an assumption is broken, one request may overrun its hold; then
                 // nothing more is admitted.
                 let is_admitted = self.is_sound() || held.is_some_and(|held| meter.held > held);
@@ -423,19 +429,10 @@ impl World {
             events: state.events,
             requests: state.statuses.values().sum(),
             statuses: state.statuses.clone(),
+            jobs: self.account.jobs(),
             overruns: state.overruns,
             cuts: state.cuts,
             digest: state.trace.finish(),
-        }
-    }
-}
-
-/// Copies the database's files, not its lock: that died with its process.
-fn copied(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for name in ["spendguard.db", "spendguard.db-wal"] {
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).unwrap();
         }
     }
 }

@@ -20,8 +20,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// How long after files were added upstream is believed what a store keeps, in seconds: the count
 /// of those that are being taken up may be late.
 const BELIEVED_AFTER_S: i64 = 60;
-/// How long before the end of a hold a container is deleted even if others' holds alone are in the
-/// way of the next one, in seconds.
+/// How long before the end of a hold the next one is taken for a container of which upstream says
+/// nothing, or the container is deleted even if others' holds alone are in the way, in seconds.
 const LAST_S: i64 = 30;
 
 /// What was found of a job.
@@ -62,6 +62,7 @@ impl Accrual {
         let mut active_s = self.used_s(id).await.unwrap_or(active_s).max(active_s);
         let presumed_s = active_s.saturating_add(idle_s);
         let next_s = terms.until_s.saturating_sub(MARGIN_S);
+        let last_s = terms.until_s.saturating_sub(LAST_S);
         if now_s < next_s {
             return Seen::Later(seconds(next_s.saturating_sub(now_s)));
         }
@@ -80,7 +81,9 @@ impl Accrual {
                 }
                 Ok(Some(container)) => active_s = container.active_s.unwrap_or(now_s).max(active_s),
                 Err(NotShown::Gone) => return Seen::Gone,
-                Ok(None) | Err(NotShown::Failed) => return Seen::Later(RETRY),
+                Ok(None) | Err(NotShown::Failed) if now_s < last_s => return Seen::Later(RETRY),
+                // It may live, and what it is billed from now on has to be held.
+                Ok(None) | Err(NotShown::Failed) => {}
             }
         }
         let next = terms.next_of_container(self.fees(), active_s, now_s);
@@ -88,11 +91,7 @@ impl Accrual {
             Renewal::Done => Seen::Done,
             Renewal::Later => Seen::Later(RETRY),
             // They may end in time.
-            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_))
-                if now_s < terms.until_s.saturating_sub(LAST_S) =>
-            {
-                Seen::Later(RETRY)
-            }
+            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => Seen::Later(RETRY),
             Renewal::Refused(denial) => self.delete(asker, open, &denial).await,
         }
     }
@@ -104,10 +103,12 @@ impl Accrual {
         // That of a client's own key goes on; its minutes are charged once it ends.
         let Some(asker) = asker else { return Seen::Later(PAUSE) };
         let sent = self.send(asker, Method::DELETE, "/containers", id, &open.hold.attribution).await;
-        let is_gone = sent.is_some_and(|(status, body)| {
-            status.is_success() || (status == 404 && usage::is_error_envelope(&body))
-        });
-        if !is_gone {
+        let is_deleted = match sent {
+            Some((status, body)) if status == 404 && usage::is_error_envelope(&body) => return Seen::Gone,
+            Some((status, _)) => status.is_success(),
+            None => false,
+        };
+        if !is_deleted {
             tracing::error!(
                 event = "container_not_deleted",
                 object = id,
