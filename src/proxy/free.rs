@@ -109,11 +109,6 @@ impl Proxy {
         let fee = async || self.fee_of(rules, &mut errand, &caller).await;
         let sending = outgoing.send(self.upstream(rules));
         let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
-        let is_unserved = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_client_error());
-        let is_charged = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
-        if let Some(used) = errand.container.as_mut().filter(|_| !is_unserved && !is_charged) {
-            self.presume_use(used, &caller, rules.sheet.fees()).await;
-        }
         self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await
     }
 
@@ -167,6 +162,10 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(caller, accepted).await;
+        let is_refused = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_client_error());
+        if let Some(used) = errand.container.as_mut().filter(|_| !accepted && !is_refused) {
+            self.presume_use(used, caller, rules.sheet.fees()).await;
+        }
         let (answer, mut in_flight) = sent?;
         if !accepted {
             // An error of a gateway does not show whether upstream has served the request.
