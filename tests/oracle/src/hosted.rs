@@ -48,6 +48,8 @@ pub struct Container {
     pub made_s: i64,
     /// When it was used last.
     pub active_s: i64,
+    /// When a request last named it while it lived, whatever became of that.
+    pub touched_s: i64,
     /// When a request deleted it.
     pub deleted_s: Option<i64>,
 }
@@ -56,7 +58,7 @@ impl Container {
     /// One that is made now.
     pub fn made(memory: Memory, idle_minutes: Option<i64>, at_s: i64) -> Self {
         let idle_s = idle_minutes.unwrap_or(IDLE_MINUTES) * 60;
-        Self { memory, idle_s, made_s: at_s, active_s: at_s, deleted_s: None }
+        Self { memory, idle_s, made_s: at_s, active_s: at_s, touched_s: at_s, deleted_s: None }
     }
 
     /// When it ends, by what has happened so far.
@@ -68,6 +70,13 @@ impl Container {
     /// Whether it is there still.
     pub fn lives(&self, at_s: i64) -> bool {
         at_s < self.end_s()
+    }
+
+    /// Notes that a request names it.
+    pub fn touch(&mut self, at_s: i64) {
+        if self.lives(at_s) {
+            self.touched_s = at_s;
+        }
     }
 
     /// Uses it, if it lives.
@@ -144,9 +153,12 @@ pub struct Store {
     /// By how many seconds what upstream says of it is behind.
     pub lag_s: i64,
     files: Vec<Stored>,
-    /// Bytes that are booked by the guard's rules, each from an instant on.
+    /// Bytes that are booked by the guard's rules, each from an instant on: those that are held, and those that would
+    /// be if no smaller hold ever took the place of a larger one, each file at the most of all.
     booked: BTreeMap<i64, u64>,
+    booked_most: BTreeMap<i64, u64>,
     changed_s: i64,
+    added: u64,
     file_bytes_max: u64,
 }
 
@@ -171,7 +183,9 @@ impl Store {
             lag_s,
             files: Vec::new(),
             booked: BTreeMap::new(),
+            booked_most: BTreeMap::new(),
             changed_s: at_s,
+            added: 0,
             file_bytes_max,
         }
     }
@@ -191,7 +205,11 @@ impl Store {
     pub fn add(&mut self, name: &str, file: Taking, is_cut: bool, at_s: i64) {
         self.active_s = at_s;
         self.file_bytes_max = self.file_bytes_max.max(FILE_BYTES_MAX[usize::from(is_cut)]);
-        self.book(self.booked_bytes(at_s) + FILE_BYTES_MAX[usize::from(is_cut)], at_s);
+        let before = self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes);
+        self.booked.insert(at_s, before + FILE_BYTES_MAX[usize::from(is_cut)]);
+        self.added += 1;
+        self.booked_most.insert(at_s, self.added * self.file_bytes_max);
+        self.changed_s = at_s;
         if self.files.iter().any(|stored| stored.name == name && at_s < stored.until_s()) {
             return;
         }
@@ -255,15 +273,6 @@ impl Store {
         shown
     }
 
-    fn book(&mut self, bytes: u64, at_s: i64) {
-        self.booked.insert(at_s, bytes);
-        self.changed_s = at_s;
-    }
-
-    fn booked_bytes(&self, at_s: i64) -> u64 {
-        self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes)
-    }
-
     /// What is charged for it by then, in picodollars.
     pub fn charge_pico(&self, at_s: i64) -> u128 {
         let until_s = at_s.min(self.end_s());
@@ -275,11 +284,21 @@ impl Store {
 
     /// What the guard says that it books until then, in picodollars, beside the rounding of each entry.
     pub fn booked_pico(&self, at_s: i64) -> u128 {
-        let ends = self.booked.keys().skip(1).copied().chain([at_s]);
-        let spans = self.booked.iter().zip(ends);
-        let of = |((from_s, bytes), until_s): ((&i64, &u64), i64)| {
-            u128::from(*bytes) * seconds(*from_s, until_s.min(at_s))
-        };
-        storage_pico(spans.map(of).sum())
+        kept_pico(&self.booked, at_s)
     }
+
+    /// The same where there was no room for a smaller hold before a larger one ended.
+    pub fn booked_most_pico(&self, at_s: i64) -> u128 {
+        kept_pico(&self.booked_most, at_s)
+    }
+}
+
+/// Price of what was kept until then, by how many bytes it was from each instant on.
+fn kept_pico(kept: &BTreeMap<i64, u64>, at_s: i64) -> u128 {
+    let ends = kept.keys().skip(1).copied().chain([at_s]);
+    let spans = kept.iter().zip(ends);
+    let of = |((from_s, bytes), until_s): ((&i64, &u64), i64)| {
+        u128::from(*bytes) * seconds(*from_s, until_s.min(at_s))
+    };
+    storage_pico(spans.map(of).sum())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
-use crate::hosted::{Container, DAY_S, LAG_MAX_S, Store, Taking};
+use crate::hosted::{Container, DAY_S, IDLE_MINUTES, LAG_MAX_S, Store, Taking};
 use crate::prices::{FILE_SEARCH_PICO, Memory};
 
 /// What upstream does where nothing is published.
@@ -90,6 +90,10 @@ impl Upstream {
     }
 
     fn reply(&mut self, asked: Asked<'_>, at_s: i64) -> Reply {
+        let named = asked.path.split('/').nth(3).or(asked.body["tools"][0]["container"].as_str());
+        if let Some((_, container)) = named.and_then(|id| self.containers.get_mut(id)) {
+            container.touch(at_s);
+        }
         if self.chance.percent(self.habits.failures) {
             return error(500);
         }
@@ -100,6 +104,11 @@ impl Upstream {
             ["v1", "responses"] => self.run(asked.body, at_s),
             _ => error(404),
         }
+    }
+
+    /// How long it takes over something, in seconds.
+    pub fn pause_s(&mut self, most_s: u64) -> u64 {
+        self.chance.within(0, most_s)
     }
 
     /// What the objects of an owner cost by then, in picodollars.
@@ -153,11 +162,13 @@ impl Upstream {
 
     fn make_container(&mut self, body: &Value, at_s: i64) -> Reply {
         let memory = Memory::of(body["memory_limit"].as_str().unwrap_or("1g"))?;
-        let container = Container::made(memory, body["expires_after"]["minutes"].as_i64(), at_s);
+        let minutes = body["expires_after"]["minutes"].as_i64();
+        let container = Container::made(memory, minutes, at_s);
         let id = format!("cntr_{:04}", self.containers.len());
         let shown = shown_container(&id, &container, self.habits, at_s);
         self.containers.insert(id.clone(), (owner(body), container));
-        if self.chance.percent(self.habits.lost) {
+        // One that lives longer than it is held for and is not known to the guard is outside of what it promises.
+        if minutes.is_none_or(|minutes| minutes <= IDLE_MINUTES) && self.chance.percent(self.habits.lost) {
             self.lost.push(id);
             return None;
         }
