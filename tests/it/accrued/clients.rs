@@ -9,7 +9,7 @@ use oracle::Chance;
 use oracle::prices::Memory;
 use serde_json::{Value, json};
 
-use super::Scene;
+use super::{Scene, held_minutes};
 use crate::harness::Answer;
 
 const CONTAINERS: &str = "/v1/containers";
@@ -74,7 +74,7 @@ impl Client {
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let what = format!("k{} {method} {path} {body:?}", self.number);
         let answer = self.scene.world.ask(self.number, (method, path), more, body).await;
-        self.scene.answered(&what, &answer);
+        self.scene.answered(&what, more.is_empty(), &answer);
         answer
     }
 
@@ -88,12 +88,11 @@ impl Client {
         if memory != Memory::G1 || self.chance.percent(50) {
             body["memory_limit"] = json!(memory.wire());
         }
-        let minutes = self.chance.one(&[20, 20, 1, 2, 5, 10, 19, 20, 30, 60]);
+        let minutes = self.chance.one(&[20, 20, 1, 2, 5, 10, 19, 20, 30, 60_u64]);
         if minutes != 20 || self.chance.percent(30) {
             body["expires_after"] = json!({ "anchor": "last_active_at", "minutes": minutes });
         }
-        // What the guard documents that it holds: three minutes more than it may be idle, within bounds.
-        let hold = (minutes + 3).clamp(5, 23) * (memory.session_pico() / 20 / 1_000);
+        let hold = held_minutes(minutes) * (memory.session_pico() / 20 / 1_000);
         let cap = self.chance.percent(20).then(|| hold + 1 - u128::from(self.chance.within(0, 2)));
         let dollars = cap.map(|cap| format!("{}.{:09}", cap / 1_000_000_000, cap % 1_000_000_000));
         let header = dollars.as_ref().map(|dollars| ("x-spendguard-max-cost-usd", dollars.as_str()));

@@ -17,8 +17,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use oracle::Chance;
-use oracle::hosted::upstream::{Asked, Habits, Upstream as Oracle};
+use oracle::hosted::upstream::{Asked, Upstream as Oracle};
 use spendguard::app::rules;
 use spendguard::clock::Clock;
 use spendguard::config::Settings;
@@ -66,18 +65,20 @@ pub(super) struct ClientKey {
 
 /// How long upstream takes before and after it does what it is asked for, in seconds at the most.
 #[derive(Clone, Copy)]
-pub(super) struct Delays(pub(super) u64);
+pub(super) struct Delays {
+    pub(super) before_s: u64,
+    pub(super) after_s: u64,
+}
 
 impl World {
     /// A guard with these limits and so many keys.
-    pub(super) async fn start(config: &str, keys: usize, delays: Delays, mut chance: Chance) -> Self {
+    pub(super) async fn start(config: &str, keys: usize, delays: Delays, oracle: Oracle) -> Self {
         let folder = memory();
         let settings = settings(&folder, config);
         let ticker = Clock::default();
         let wall = move || UNIX_EPOCH + Duration::from_secs(BASE_S) + ticker.running();
         let clock = Arc::new(Clock::with_wall(wall));
-        let habits = Habits::draw(&mut chance);
-        let oracle = Arc::new(Mutex::new(Oracle::new(habits, chance.clone())));
+        let oracle = Arc::new(Mutex::new(oracle));
         let store = Store::open(&folder.path().join("data"), Durability::Process).unwrap();
         let config = startup::Config { open_requests_max: 50, zone: Arc::clone(&settings.zone) };
         let (opened, writer) = startup::open(store, &config, Arc::clone(&clock), Arc::default()).unwrap();
@@ -256,20 +257,20 @@ impl Serving {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let body = serde_json::from_slice(&body).unwrap_or_default();
         let is_guards = !is_of_client(&head.headers);
-        self.pause().await;
+        self.pause(self.delays.before_s).await;
         let reply = {
             let asked =
                 Asked { method: head.method.as_str(), path: head.uri.path(), body: &body, is_guards };
             self.oracle.lock().unwrap().answer(asked, self.clock.now_s())
         };
-        self.pause().await;
+        self.pause(self.delays.after_s).await;
         let (status, value) = reply.ok_or(io::ErrorKind::ConnectionReset)?;
         let answer = Response::builder().status(status).header("content-type", "application/json");
         Ok(answer.body(Full::from(value.to_string())).unwrap())
     }
 
-    async fn pause(&self) {
-        let lasts_s = self.oracle.lock().unwrap().pause_s(self.delays.0);
+    async fn pause(&self, most_s: u64) {
+        let lasts_s = self.oracle.lock().unwrap().pause_s(most_s);
         tokio::time::sleep(Duration::from_secs(lasts_s)).await;
     }
 }
