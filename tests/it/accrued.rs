@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use oracle::Chance;
 use http::{Method, StatusCode};
+use oracle::Chance;
 use oracle::hosted::upstream::{Habits, Upstream};
 use oracle::hosted::{Container, storage_pico};
 
@@ -109,11 +109,13 @@ impl Scene {
         let now_s = self.world.now_s();
         for client in 0..CLIENTS {
             let owner = format!("k{client}");
-            let (due, is_without_stores, late) = {
+            let (due, is_without_stores, late, storage) = {
                 let oracle = self.world.oracle();
                 let stores = || oracle.stores.values().filter(|(of, _)| *of == owner);
-                let late = stores().map(|(_, store)| store.charge_pico(now_s) - store.charge_pico(now_s - OVER_LIMIT_S));
-                (oracle.charge_pico(&owner, now_s), stores().next().is_none(), late.sum::<u128>())
+                let late = stores()
+                    .map(|(_, store)| store.charge_pico(now_s) - store.charge_pico(now_s - OVER_LIMIT_S));
+                let storage = oracle.storage_held_pico(&owner, now_s);
+                (oracle.charge_pico(&owner, now_s), stores().next().is_none(), late.sum::<u128>(), storage)
             };
             let meter = self.world.meter(client);
             let covered = u128::try_from(meter.settled + meter.held).unwrap() * 1_000;
@@ -122,8 +124,14 @@ impl Scene {
             self.expect(due <= covered || is_late, || {
                 format!("{when}, {now_s}: {owner} is billed {due}, and {covered} is covered: {meter:?}, late {late}")
             });
+            let is_held = u128::try_from(meter.held).unwrap() * 1_000 >= storage;
+            self.expect(self.is_tight() || is_held, || {
+                format!("{when}, {now_s}: {owner} stores for {storage} a day: {meter:?}")
+            });
             let is_within = self.hard >= i128::from(meter.settled) + i128::from(meter.held);
-            self.expect(is_within || !is_without_stores, || format!("{when}: {owner} is over its limit: {meter:?}"));
+            self.expect(is_within || !is_without_stores, || {
+                format!("{when}: {owner} is over its limit: {meter:?}")
+            });
         }
     }
 
@@ -145,9 +153,12 @@ impl Scene {
             let entries = self.world.entries(client).await;
             let owner = format!("k{client}");
             for bill in self.bills(&owner) {
-                let of = entries.iter().filter(|entry| bill.object.is_none() || entry.object_id == bill.object);
+                let of =
+                    entries.iter().filter(|entry| bill.object.is_none() || entry.object_id == bill.object);
                 let is_object = |entry: &&Entry| {
-                    bill.object.is_some() || !["/v1/containers", "/v1/vector_stores"].contains(&&*entry.attribution.endpoint) || entry.object_id.is_none()
+                    bill.object.is_some()
+                        || !["/v1/containers", "/v1/vector_stores"].contains(&&*entry.attribution.endpoint)
+                        || entry.object_id.is_none()
                 };
                 let of: Vec<&Entry> = of.filter(is_object).collect();
                 let booked: u128 = of.iter().map(|entry| pico(entry)).sum();
@@ -155,7 +166,10 @@ impl Scene {
                 let is_right = bill.due <= booked && booked <= bill.most + roundings;
                 self.expect(is_right, || {
                     let lines: Vec<_> = of.iter().map(|entry| shown(entry)).collect();
-                    format!("{owner}: {booked} is booked, and rounded by {roundings}: {bill:?}\n{}", lines.join("\n"))
+                    format!(
+                        "{owner}: {booked} is booked, and rounded by {roundings}: {bill:?}\n{}",
+                        lines.join("\n")
+                    )
                 });
             }
         }
@@ -165,7 +179,11 @@ impl Scene {
     fn bills(&self, owner: &str) -> Vec<FinalBill> {
         let oracle = self.world.oracle();
         let (end_s, late_s) = (i64::MAX / 2, self.late_s());
-        let mut rest = FinalBill { due: oracle.searched_pico(owner), most: oracle.searched_pico(owner), ..FinalBill::default() };
+        let mut rest = FinalBill {
+            due: oracle.searched_pico(owner),
+            most: oracle.searched_pico(owner),
+            ..FinalBill::default()
+        };
         let mut bills = Vec::new();
         for (id, (_, container)) in oracle.containers.iter().filter(|(_, (of, _))| of == owner) {
             let due = container.charge_pico(end_s);
@@ -185,8 +203,14 @@ impl Scene {
             let until_s = deleted_s.unwrap_or(store.end_s().saturating_add(DAY_S + 3_600));
             let due = store.charge_pico(end_s);
             // Without room, a smaller hold takes the place of a larger one only when that is over.
-            let most = if self.is_tight() { store.booked_most_pico(until_s) } else { store.booked_pico(until_s) };
-            bills.push(FinalBill { object: Some(id.clone()), due, most, rounding: storage_pico(MIB_DAY) + 1_000 });
+            let most =
+                if self.is_tight() { store.booked_most_pico(until_s) } else { store.booked_pico(until_s) };
+            bills.push(FinalBill {
+                object: Some(id.clone()),
+                due,
+                most,
+                rounding: storage_pico(MIB_DAY) + 1_000,
+            });
         }
         bills.push(rest);
         bills
@@ -276,7 +300,8 @@ fn what_accrues_is_covered_at_each_instant_and_booked_as_it_was_billed() {
 #[test]
 fn a_container_that_is_not_used_costs_its_idle_life_however_late_its_first_answer_is() {
     simulated(async {
-        let habits = Habits { reads_are_uses: true, shows_expired: true, shows_activity: true, failures: 0, lost: 0 };
+        let habits =
+            Habits { reads_are_uses: true, shows_expired: true, shows_activity: true, failures: 0, lost: 0 };
         let oracle = Upstream::new(habits, Chance::of_bytes(&[2; 64]));
         let limit = "[[limit]]\nname = \"each\"\nwindow = \"total\"\nper = \"key\"\nhard = 1\n";
         let world = World::start(limit, 1, Delays { before_s: 0, after_s: 2 }, oracle).await;

@@ -47,7 +47,11 @@ impl Client {
     }
 
     async fn pause(&mut self) {
-        let pauses = if self.scene.is_long { &[1, 70, 900, 7_200, 30_000][..] } else { &[0, 1, 20, 70, 280, 700, 1_300] };
+        let pauses = if self.scene.is_long {
+            &[1, 70, 900, 7_200, 30_000][..]
+        } else {
+            &[0, 1, 20, 70, 280, 700, 1_300]
+        };
         let lasts_s = self.chance.one(pauses);
         let lasts_s = self.chance.within(lasts_s / 2, lasts_s);
         tokio::time::sleep(Duration::from_secs(lasts_s)).await;
@@ -70,7 +74,13 @@ impl Client {
         self.send_with(method, path, &[], body).await
     }
 
-    async fn send_with(&self, method: Method, path: &str, more: &[(&str, &str)], body: Option<Value>) -> Answer {
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let what = format!("k{} {method} {path} {body:?}", self.number);
         let answer = self.scene.world.ask(self.number, (method, path), more, body).await;
@@ -111,7 +121,8 @@ impl Client {
             }
             StatusCode::BAD_REQUEST | StatusCode::TOO_MANY_REQUESTS => {
                 let has_room = i128::try_from(hold).unwrap() <= room;
-                let refused = || format!("{hold} was refused, with room for {room} at {cap:?}: {body} {answer:?}");
+                let refused =
+                    || format!("{hold} was refused, with room for {room} at {cap:?}: {body} {answer:?}");
                 self.scene.expect(is_capped || !has_room, refused);
             }
             status => self.scene.expect(status.is_server_error(), || format!("{answer:?}")),
@@ -133,7 +144,8 @@ impl Client {
             3 => self.send(Method::POST, &format!("{path}/files"), Some(json!({ "name": "empty" }))).await,
             _ => {
                 let tools = json!([{ "type": "code_interpreter", "container": id }]);
-                let body = json!({ "model": "gpt-4o-mini", "input": "go", "tools": tools, "max_output_tokens": 16 });
+                let body =
+                    json!({ "model": "gpt-4o-mini", "input": "go", "tools": tools, "max_output_tokens": 16 });
                 self.send(Method::POST, "/v1/responses", Some(body)).await
             }
         };
@@ -183,7 +195,8 @@ impl Client {
     async fn add_files(&mut self) {
         let Some(id) = self.some_store() else { return };
         let one = self.addition(&id);
-        if self.chance.percent(30) {
+        // Of two at once under a tight limit, the second may leave the store with a hold for itself alone.
+        if self.chance.percent(30) && !self.scene.is_tight() {
             let other = self.addition(&id);
             tokio::join!(
                 self.send(Method::POST, &one.0, Some(one.1)),
@@ -222,7 +235,8 @@ impl Client {
     async fn remove_file(&mut self) {
         let Some(id) = self.some_store() else { return };
         if self.chance.percent(30) {
-            self.send(Method::POST, &format!("{STORES}/{id}/file_batches/vsfb_1/cancel"), Some(json!({}))).await;
+            self.send(Method::POST, &format!("{STORES}/{id}/file_batches/vsfb_1/cancel"), Some(json!({})))
+                .await;
             return;
         }
         let number = self.chance.within(0, u64::try_from(self.files).unwrap());

@@ -98,10 +98,10 @@ impl World {
         let (stop, stopping) = watch::channel(false);
         let poller = Poller::new(Arc::clone(&opened.guard), Arc::clone(&rules), OVERDUE_MAX);
         tokio::task::spawn_local(poller.run(stopping));
-        let of_guard = upstream::Config { base_url: "http://guard.test".parse().unwrap(), ..rules::upstream(&settings) };
+        let of_guard =
+            upstream::Config { base_url: "http://guard.test".parse().unwrap(), ..rules::upstream(&settings) };
         let proxy = Upstream::over(to_guard(&opened, rules, &settings, &stop), &of_guard);
-        let mut world =
-            Self { keys: Vec::new(), clock, opened, oracle, proxy, stop, _folder: folder };
+        let mut world = Self { keys: Vec::new(), clock, opened, oracle, proxy, stop, _folder: folder };
         for number in 0..keys {
             let new = NewKey { name: format!("k{number}"), ..NewKey::default() };
             let (key, secret) = world.opened.directory.create_key(new, &Actor::guard()).await.unwrap();
@@ -142,7 +142,10 @@ impl World {
         let limits = self.opened.books.limits();
         let (_, readings) = limits.iter().find(|(limit, _)| &*limit.name == "each").unwrap();
         let id = &*self.keys[client].id;
-        readings.iter().find(|reading| reading.subject.label() == id).map_or_else(Meter::default, |reading| reading.meter)
+        readings
+            .iter()
+            .find(|reading| reading.subject.label() == id)
+            .map_or_else(Meter::default, |reading| reading.meter)
     }
 
     /// The entries of a client's key, oldest first.
@@ -170,15 +173,22 @@ fn memory() -> tempfile::TempDir {
 fn settings(folder: &tempfile::TempDir, config: &str) -> Settings {
     let file = folder.path().join("spendguard.toml");
     std::fs::write(&file, config).unwrap();
-    let environment =
-        [("SPENDGUARD_UPSTREAM__BASE_URL", "http://upstream.test/v1"), ("OPENAI_API_KEY", "sk-upstream"),
-        ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")];
+    let environment = [
+        ("SPENDGUARD_UPSTREAM__BASE_URL", "http://upstream.test/v1"),
+        ("OPENAI_API_KEY", "sk-upstream"),
+        ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*"),
+    ];
     let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
     spendguard::config::load(Some(&file), environment).unwrap()
 }
 
 /// Connects clients to the guard.
-fn to_guard(opened: &Opened, rules: Arc<ArcSwap<Rules>>, settings: &Settings, stop: &watch::Sender<bool>) -> ToGuard {
+fn to_guard(
+    opened: &Opened,
+    rules: Arc<ArcSwap<Rules>>,
+    settings: &Settings,
+    stop: &watch::Sender<bool>,
+) -> ToGuard {
     let proxy = Proxy {
         guard: Arc::clone(&opened.guard),
         opened: opened.clone(),
@@ -187,7 +197,12 @@ fn to_guard(opened: &Opened, rules: Arc<ArcSwap<Rules>>, settings: &Settings, st
         ids: Arc::new(RequestIds::new().unwrap()),
         tracker: TaskTracker::new(),
     };
-    ToGuard { proxy: Arc::new(proxy), timeouts: rules::timeouts(settings), stop: stop.subscribe(), tasks: TaskTracker::new() }
+    ToGuard {
+        proxy: Arc::new(proxy),
+        timeouts: rules::timeouts(settings),
+        stop: stop.subscribe(),
+        tasks: TaskTracker::new(),
+    }
 }
 
 #[derive(Clone)]
@@ -245,7 +260,9 @@ impl tower_service::Service<Uri> for ToUpstream {
         let service = service_fn(move |request| serving.clone().answer(request));
         // It ends with its connection.
         TaskTracker::new().spawn(async move {
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(there), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(there), service)
+                .await;
         });
         ready(Ok(TokioIo::new(here)))
     }
@@ -259,8 +276,7 @@ impl Serving {
         let is_guards = !is_of_client(&head.headers);
         self.pause(self.delays.before_s).await;
         let reply = {
-            let asked =
-                Asked { method: head.method.as_str(), path: head.uri.path(), body: &body, is_guards };
+            let asked = Asked { method: head.method.as_str(), path: head.uri.path(), body: &body, is_guards };
             self.oracle.lock().unwrap().answer(asked, self.clock.now_s())
         };
         self.pause(self.delays.after_s).await;

@@ -205,8 +205,7 @@ impl Store {
     pub fn add(&mut self, name: &str, file: Taking, is_cut: bool, at_s: i64) {
         self.active_s = at_s;
         self.file_bytes_max = self.file_bytes_max.max(FILE_BYTES_MAX[usize::from(is_cut)]);
-        let before = self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes);
-        self.booked.insert(at_s, before + FILE_BYTES_MAX[usize::from(is_cut)]);
+        self.booked.insert(at_s, self.booked_bytes(at_s) + FILE_BYTES_MAX[usize::from(is_cut)]);
         self.added += 1;
         self.booked_most.insert(at_s, self.added * self.file_bytes_max);
         self.changed_s = at_s;
@@ -271,6 +270,19 @@ impl Store {
             self.booked.insert(at_s, shown.usage_bytes + shown.in_progress * self.file_bytes_max);
         }
         shown
+    }
+
+    fn booked_bytes(&self, at_s: i64) -> u64 {
+        self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// What the guard says that it holds for it then, in picodollars: a day.
+    pub fn held_pico(&self, at_s: i64) -> u128 {
+        if self.lives(at_s) {
+            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, DAY_S))
+        } else {
+            0
+        }
     }
 
     /// What is charged for it by then, in picodollars.

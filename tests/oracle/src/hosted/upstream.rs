@@ -81,10 +81,14 @@ impl Upstream {
         let reply = self.reply(asked, at_s);
         let by = if asked.is_guards { "guard" } else { "client" };
         let Asked { method, path, body, .. } = asked;
-        let shown = reply.as_ref().map_or_else(|| "no answer".to_owned(), |(status, value)| {
-            let fields = ["id", "status", "last_active_at", "usage_bytes", "file_counts"].map(|name| &value[name]);
-            format!("{status} {}", json!(fields))
-        });
+        let shown = reply.as_ref().map_or_else(
+            || "no answer".to_owned(),
+            |(status, value)| {
+                let fields =
+                    ["id", "status", "last_active_at", "usage_bytes", "file_counts"].map(|name| &value[name]);
+                format!("{status} {}", json!(fields))
+            },
+        );
         self.story.push(format!("{at_s} {by}: {method} {path} {body} -> {shown}"));
         reply
     }
@@ -95,14 +99,14 @@ impl Upstream {
             container.touch(at_s);
         }
         if self.chance.percent(self.habits.failures) {
-            return error(500);
+            return Some(error(500));
         }
         let segments: Vec<&str> = asked.path.split('/').filter(|segment| !segment.is_empty()).collect();
         match segments.as_slice() {
             ["v1", "containers", rest @ ..] => self.of_container(asked, rest, at_s),
             ["v1", "vector_stores", rest @ ..] => self.of_store(asked, rest, at_s),
             ["v1", "responses"] => self.run(asked.body, at_s),
-            _ => error(404),
+            _ => Some(error(404)),
         }
     }
 
@@ -120,6 +124,11 @@ impl Upstream {
         containers + stores + self.searches.get(owner).copied().unwrap_or(0)
     }
 
+    /// What the guard documents to hold for the storage of an owner where there is room, in picodollars.
+    pub fn storage_held_pico(&self, owner: &str, at_s: i64) -> u128 {
+        self.stores.values().filter(|(of, _)| of == owner).map(|(_, store)| store.held_pico(at_s)).sum()
+    }
+
     /// What the searches of an owner cost, in picodollars.
     pub fn searched_pico(&self, owner: &str) -> u128 {
         self.searches.get(owner).copied().unwrap_or(0)
@@ -129,13 +138,13 @@ impl Upstream {
         if let ("POST", []) = (asked.method, rest) {
             return self.make_container(asked.body, at_s);
         }
-        let [id, below @ ..] = rest else { return error(404) };
-        let Some((_, container)) = self.containers.get_mut(*id) else { return error(404) };
+        let [id, below @ ..] = rest else { return Some(error(404)) };
+        let Some((_, container)) = self.containers.get_mut(*id) else { return Some(error(404)) };
         if container.deleted_s.is_some() {
-            return error(404);
+            return Some(error(404));
         }
         match (asked.method, below) {
-            ("GET", []) if !container.lives(at_s) && !self.habits.shows_expired => error(404),
+            ("GET", []) if !container.lives(at_s) && !self.habits.shows_expired => Some(error(404)),
             ("GET", []) => {
                 if self.habits.reads_are_uses {
                     container.use_at(at_s);
@@ -156,7 +165,7 @@ impl Upstream {
                 }
                 Some((200, json!({ "object": "list", "data": [], "has_more": false })))
             }
-            _ => error(404),
+            _ => Some(error(404)),
         }
     }
 
@@ -180,7 +189,7 @@ impl Upstream {
         let id = body["tools"][0]["container"].as_str()?;
         let (_, container) = self.containers.get_mut(id)?;
         if !container.use_at(at_s) {
-            return error(400);
+            return Some(error(400));
         }
         let call = json!({ "type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "1",
             "container_id": id, "outputs": [] });
@@ -203,8 +212,8 @@ impl Upstream {
             self.stores.insert(id, (owner(body), store));
             return Some((200, shown));
         }
-        let [id, below @ ..] = rest else { return error(404) };
-        let Some((of, mut store)) = self.stores.get(*id).cloned() else { return error(404) };
+        let [id, below @ ..] = rest else { return Some(error(404)) };
+        let Some((of, mut store)) = self.stores.get(*id).cloned() else { return Some(error(404)) };
         let reply = self.of_store_below(asked, (id, &of, &mut store), below, at_s);
         self.stores.insert((*id).to_owned(), (of, store));
         reply
@@ -217,9 +226,11 @@ impl Upstream {
         below: &[&str],
         at_s: i64,
     ) -> Reply {
-        let shows = store.deleted_s.is_none() && self.habits.shows_expired;
-        if !store.lives(at_s) && !(shows && (asked.method, below) == ("GET", &[])) {
-            return error(404);
+        let is_shown = store.deleted_s.is_none() && self.habits.shows_expired;
+        let is_read = (asked.method, below) == ("GET", &[]);
+        let is_there = store.lives(at_s) || (is_shown && is_read);
+        if !is_there {
+            return Some(error(404));
         }
         let ok = |value: Value| Some((200, value));
         match (asked.method, below) {
@@ -247,7 +258,9 @@ impl Upstream {
             }
             ("POST", ["file_batches", batch, "cancel"]) => {
                 store.cancel(at_s);
-                ok(json!({ "id": batch, "object": "vector_store.file_batch", "vector_store_id": id, "status": "cancelled" }))
+                ok(
+                    json!({ "id": batch, "object": "vector_store.file_batch", "vector_store_id": id, "status": "cancelled" }),
+                )
             }
             ("DELETE", ["files", name]) if store.remove(name, at_s) => {
                 ok(json!({ "id": name, "object": "vector_store.file.deleted", "deleted": true }))
@@ -260,7 +273,7 @@ impl Upstream {
                 ok(json!({ "object": "vector_store.search_results.page", "search_query": asked.body["query"],
                     "data": [], "has_more": false, "next_page": null }))
             }
-            _ => error(404),
+            _ => Some(error(404)),
         }
     }
 
@@ -291,9 +304,9 @@ fn owner(body: &Value) -> String {
     body["name"].as_str().unwrap_or_default().to_owned()
 }
 
-fn error(status: u16) -> Reply {
+fn error(status: u16) -> (u16, Value) {
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
-    Some((status, json!({ "error": { "message": "no", "type": kind, "param": null, "code": null } })))
+    (status, json!({ "error": { "message": "no", "type": kind, "param": null, "code": null } }))
 }
 
 fn shown_container(id: &str, container: &Container, habits: Habits, at_s: i64) -> Value {
