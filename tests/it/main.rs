@@ -5,6 +5,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
 mod accrual;
+mod accrued;
 mod alerts;
 mod attack;
 mod audio;

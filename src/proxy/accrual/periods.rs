@@ -66,7 +66,12 @@ impl Accrual {
         if now_s < next_s {
             return Seen::Later(seconds(next_s.saturating_sub(now_s)));
         }
-        if presumed_s.saturating_add(GRACE_S) <= now_s {
+        let asked_s = presumed_s.saturating_add(GRACE_S);
+        if (presumed_s..asked_s).contains(&now_s) && asked_s.saturating_add(LAST_S) <= terms.until_s {
+            // Another minute is booked only if it lives.
+            return Seen::Later(seconds(asked_s.saturating_sub(now_s)));
+        }
+        if asked_s <= now_s {
             let Some(asker) = asker else {
                 // Only its client's own key can ask for it.
                 self.end(CONTAINER, id, presumed_s, "it was not used for as long as it lives then").await;

@@ -16,6 +16,7 @@ pub mod batch;
 pub mod chance;
 pub mod decisions;
 pub mod draw;
+pub mod hosted;
 pub mod image;
 pub mod images;
 pub mod maximum;
