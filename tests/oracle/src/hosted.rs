@@ -276,10 +276,10 @@ impl Store {
         self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// What the guard says that it holds for it then, in picodollars: a day.
-    pub fn held_pico(&self, at_s: i64) -> u128 {
+    /// What the guard says that it holds for it then, for so many seconds, in picodollars.
+    pub fn held_pico(&self, at_s: i64, lasts_s: i64) -> u128 {
         if self.lives(at_s) {
-            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, DAY_S))
+            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, lasts_s))
         } else {
             0
         }
