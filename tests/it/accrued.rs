@@ -300,18 +300,18 @@ fn what_accrues_is_covered_at_each_instant_and_booked_as_it_was_billed() {
 
 const LIMIT: &str = "[endpoints]\nshared_objects = true\n[[limit]]\nname = \"each\"\nwindow = \"total\"\nper = \"key\"\nhard = 1\n";
 
-/// A guard before an upstream that fails nothing, and draws the same byte for each choice.
-async fn plain(delays: Delays, byte: u8) -> World {
+/// A guard before an upstream that fails nothing, and draws from these bytes.
+async fn plain(delays: Delays, bytes: &[u8]) -> World {
     let habits =
         Habits { reads_are_uses: true, shows_expired: true, shows_activity: true, failures: 0, lost: 0 };
-    World::start(LIMIT, 1, delays, Upstream::new(habits, Chance::of_bytes(&[byte; 256]))).await
+    World::start(LIMIT, 1, delays, Upstream::new(habits, Chance::of_bytes(bytes))).await
 }
 
 /// Found by a drawn scene: a minute was booked that it had not lived, before upstream was asked for its end.
 #[test]
 fn a_container_that_is_not_used_costs_its_idle_life_however_late_its_first_answer_is() {
     simulated(async {
-        let world = plain(Delays { before_s: 0, after_s: 2 }, 2).await;
+        let world = plain(Delays { before_s: 0, after_s: 2 }, &[2; 64]).await;
         let body = r#"{"name":"k0","expires_after":{"anchor":"last_active_at","minutes":10}}"#;
         let made = world.ask(0, (Method::POST, "/v1/containers"), &[], body.into()).await;
         assert_eq!(made.status, StatusCode::OK, "{made:?}");
@@ -328,7 +328,8 @@ fn a_container_that_is_not_used_costs_its_idle_life_however_late_its_first_answe
 fn a_store_that_takes_long_to_be_made_stays_held_until_upstream_knows_its_files() {
     simulated(async {
         // It is made 40 seconds after the request, of a file of 64 MiB, and what is said of it is 43 seconds old.
-        let world = plain(Delays { before_s: 40, after_s: 0 }, 163).await;
+        // Later requests take no time.
+        let world = plain(Delays { before_s: 40, after_s: 0 }, &[163; 6]).await;
         let body = r#"{"name":"k0","file_ids":["file-1"]}"#;
         let made = world.ask(0, (Method::POST, "/v1/vector_stores"), &[], body.into()).await;
         assert_eq!(made.status, StatusCode::OK, "{made:?}");
