@@ -132,7 +132,7 @@ impl Accrual {
     /// Leaves a hold to the job of an object that upstream has made; returns whether it is one now.
     /// Where that can't be written, the hold is charged.
     pub(super) async fn begin(&self, reservation: Reservation, kind: &str, id: &str, terms: &Terms) -> bool {
-        let refused = match job(kind, id, terms) {
+        let refused = match job(kind, id, &terms.clone().made(self.now_s())) {
             Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
             Ok(_) | Err(_) => Err(reservation),
         };

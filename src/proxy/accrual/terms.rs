@@ -87,6 +87,14 @@ impl Terms {
         self
     }
 
+    /// The same once upstream has made the object, or has changed it: what it says of a store is late from then on.
+    pub(super) fn made(mut self, now_s: i64) -> Self {
+        if let Object::VectorStore { changed_s, .. } = &mut self.of {
+            *changed_s = now_s;
+        }
+        self
+    }
+
     /// Those of a vector store from now on, which keeps so many bytes at the most.
     pub(in crate::proxy) fn vector_store(
         (bytes, file_bytes): (u64, u64),

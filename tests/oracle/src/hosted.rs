@@ -157,7 +157,7 @@ pub struct Store {
     /// be if no smaller hold ever took the place of a larger one, each file at the most of all.
     booked: BTreeMap<i64, u64>,
     booked_most: BTreeMap<i64, u64>,
-    changed_s: i64,
+    last_added_s: i64,
     added: u64,
     file_bytes_max: u64,
 }
@@ -184,7 +184,7 @@ impl Store {
             files: Vec::new(),
             booked: BTreeMap::new(),
             booked_most: BTreeMap::new(),
-            changed_s: at_s,
+            last_added_s: at_s,
             added: 0,
             file_bytes_max,
         }
@@ -208,7 +208,7 @@ impl Store {
         self.booked.insert(at_s, self.booked_bytes(at_s) + FILE_BYTES_MAX[usize::from(is_cut)]);
         self.added += 1;
         self.booked_most.insert(at_s, self.added * self.file_bytes_max);
-        self.changed_s = at_s;
+        self.last_added_s = at_s;
         if self.files.iter().any(|stored| stored.name == name && at_s < stored.until_s()) {
             return;
         }
@@ -223,7 +223,6 @@ impl Store {
             self.files.iter_mut().filter(|stored| stored.name == name && at_s < stored.until_s());
         let Some(stored) = of_name.next() else { return false };
         stored.gone_s = Some(at_s);
-        self.changed_s = at_s;
         true
     }
 
@@ -232,7 +231,6 @@ impl Store {
         for stored in self.files.iter_mut().filter(|stored| at_s < stored.ready_s.min(stored.until_s())) {
             stored.gone_s = Some(at_s);
         }
-        self.changed_s = at_s;
     }
 
     /// Deletes it, if it lives.
@@ -262,11 +260,11 @@ impl Store {
         shown
     }
 
-    /// The guard reads the store: from a minute after a change on it books what upstream says, with each file that
+    /// The guard reads the store: from a minute after files were added it books what upstream says, with each file that
     /// is being taken up at its most.
     pub fn look(&mut self, at_s: i64) -> Shown {
         let shown = self.shown(at_s);
-        if at_s - self.changed_s >= LAG_MAX_S {
+        if at_s - self.last_added_s >= LAG_MAX_S {
             self.booked.insert(at_s, shown.usage_bytes + shown.in_progress * self.file_bytes_max);
         }
         shown
@@ -276,10 +274,10 @@ impl Store {
         self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// What the guard says that it holds for it then, in picodollars: a day.
-    pub fn held_pico(&self, at_s: i64) -> u128 {
+    /// What the guard says that it holds for it then, for so many seconds, in picodollars.
+    pub fn held_pico(&self, at_s: i64, lasts_s: i64) -> u128 {
         if self.lives(at_s) {
-            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, DAY_S))
+            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, lasts_s))
         } else {
             0
         }

@@ -119,9 +119,9 @@ fn the_guard_books_a_file_at_its_most_until_a_look_shows_its_size() {
     store.look(12 * HOUR_S);
     // From then on a MiB for half a day.
     assert_eq!(store.booked_pico(DAY_S), 32 * 97_656_250 + 48_828_125);
-    assert_eq!(store.held_pico(DAY_S), 97_656_250, "for the next day");
+    assert_eq!(store.held_pico(DAY_S, DAY_S), 97_656_250, "for the next day");
     store.add("b", at_once(5), true, DAY_S);
-    assert_eq!(store.held_pico(DAY_S), 161 * 97_656_250);
+    assert_eq!(store.held_pico(DAY_S, DAY_S), 161 * 97_656_250);
     let day_later = store.booked_pico(2 * DAY_S) - store.booked_pico(DAY_S);
     assert_eq!(day_later, 161 * 97_656_250, "160 MiB more");
     assert_eq!(FILE_BYTES_MAX, [67_108_864, 167_772_160]);

@@ -124,9 +124,14 @@ impl Upstream {
         containers + stores + self.searches.get(owner).copied().unwrap_or(0)
     }
 
-    /// What the guard documents to hold for the storage of an owner where there is room, in picodollars.
-    pub fn storage_held_pico(&self, owner: &str, at_s: i64) -> u128 {
-        self.stores.values().filter(|(of, _)| of == owner).map(|(_, store)| store.held_pico(at_s)).sum()
+    /// What the guard documents to hold for the storage of an owner where there is room, for so many seconds, in
+    /// picodollars.
+    pub fn storage_held_pico(&self, owner: &str, at_s: i64, lasts_s: i64) -> u128 {
+        self.stores
+            .values()
+            .filter(|(of, _)| of == owner)
+            .map(|(_, store)| store.held_pico(at_s, lasts_s))
+            .sum()
     }
 
     /// What the searches of an owner cost, in picodollars.
