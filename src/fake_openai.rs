@@ -15,6 +15,7 @@ mod batches;
 mod bounded;
 mod containers;
 mod files;
+mod hosted;
 mod images;
 mod stream;
 mod uploads;
@@ -41,10 +42,13 @@ use crate::fake_openai::answers::{Api, Made};
 use crate::fake_openai::audio::{Heard, Spoken};
 use crate::fake_openai::background::Responses;
 use crate::fake_openai::batches::Batches;
+use crate::fake_openai::containers::Container;
 use crate::fake_openai::files::Files;
+use crate::fake_openai::hosted::Collection;
 use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::fake_openai::uploads::Uploads;
+use crate::fake_openai::vector_stores::VectorStore;
 use crate::net::{Serving, Timeouts};
 use crate::sync::unpoisoned;
 
@@ -89,8 +93,8 @@ pub struct Fake {
     uploads: Uploads,
     batches: Batches,
     clock: Clock,
-    containers: containers::Containers,
-    vector_stores: vector_stores::VectorStores,
+    containers: Collection<Container>,
+    vector_stores: Collection<VectorStore>,
     ids: AtomicU64,
     seen: AtomicU64,
     /// Kept, so that their connections stay open and the answers arrive.
@@ -174,9 +178,8 @@ impl Fake {
             (_, ["files", rest @ ..]) => self.on_files(head, rest, body),
             (_, ["uploads", rest @ ..]) => self.on_uploads(head, rest, body),
             (_, ["batches", rest @ ..]) => self.on_batches(head, rest, body),
-            (_, ["containers" | "vector_stores", ..]) => {
-                self.hosted(head, body).unwrap_or_else(|| error(StatusCode::NOT_FOUND, "unknown path", None))
-            }
+            (_, ["containers", rest @ ..]) => self.on_hosted(&self.containers, head, rest, body),
+            (_, ["vector_stores", rest @ ..]) => self.on_hosted(&self.vector_stores, head, rest, body),
             (&Method::GET, ["models"]) => answer(StatusCode::OK, &answers::models()),
             (&Method::POST, ["moderations"]) => answer(StatusCode::OK, &answers::moderation()),
             (&Method::POST, _) if images::PATHS.contains(&path) => {
