@@ -126,8 +126,8 @@ impl Proxy {
                 (Plan::Store(terms), attribution, cost)
             }
         };
-        if !matches!(plan, Plan::Search(_)) && !self.guard.may_begin_job() {
-            return Err(Refusal::Overloaded);
+        if !matches!(plan, Plan::Search(_)) {
+            self.guard.may_begin_job(&attribution.key)?;
         }
         let request = ReserveRequest {
             client_cap: max_cost,

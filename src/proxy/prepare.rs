@@ -61,6 +61,9 @@ impl Proxy {
         let (mut parsed, content) = self.parse(operation, &head.headers, &body).await?;
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
+        if demand.background {
+            self.guard.may_begin_job(&caller.key.id)?;
+        }
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let GuardHeaders { max_cost, tags, cost: wants_cost } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
@@ -147,11 +150,7 @@ impl Proxy {
             None => operation.read(body),
         };
         let parsed = self.guard.parsed(body, read).await;
-        let parsed = parsed.map_err(refuse_invalid)?;
-        if parsed.demand.background && !self.guard.may_begin_job() {
-            return Err(Refusal::Overloaded);
-        }
-        Ok((parsed, content))
+        Ok((parsed.map_err(refuse_invalid)?, content))
     }
 
     /// What an admitted request becomes if it goes on in the background.
