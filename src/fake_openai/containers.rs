@@ -59,7 +59,7 @@ impl Object for Container {
         Some(match (question.method, question.below) {
             (&Method::GET, []) => answer(StatusCode::OK, &self.shown(id, now_s)),
             _ if is_over => error(StatusCode::NOT_FOUND, "Container is expired.", None),
-            (&Method::GET, ["files"]) => list(self.files.clone()),
+            (&Method::GET, ["files"]) => list(&self.files),
             (&Method::POST, ["files"]) => {
                 let number = self.files.len();
                 let file = json!({

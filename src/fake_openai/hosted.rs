@@ -75,7 +75,10 @@ impl<T: Object> Collection<T> {
                 }
                 answer(StatusCode::OK, &object)
             }
-            (&Method::GET, []) => list(kept.iter().map(|(id, object)| object.shown(id, now_s)).collect()),
+            (&Method::GET, []) => {
+                let shown: Vec<Value> = kept.iter().map(|(id, object)| object.shown(id, now_s)).collect();
+                list(&shown)
+            }
             (&Method::DELETE, [id]) if kept.remove(*id).is_some() => deleted(id, T::KIND),
             (_, [id, below @ ..]) => {
                 let answer = kept.get_mut(*id).and_then(|object| {
@@ -91,7 +94,7 @@ impl<T: Object> Collection<T> {
 }
 
 /// A whole list.
-pub(super) fn list(data: Vec<Value>) -> Response<Answer> {
+pub(super) fn list(data: &[Value]) -> Response<Answer> {
     answer(StatusCode::OK, &json!({ "object": "list", "data": data, "has_more": false }))
 }
 

@@ -79,7 +79,8 @@ impl Object for VectorStore {
             }
             (&Method::POST, []) => self.shown(id, question.now_s),
             (&Method::GET, ["files"]) => {
-                return Some(list(self.files.keys().map(|name| file(name)).collect()));
+                let files: Vec<Value> = self.files.keys().map(|name| file(name)).collect();
+                return Some(list(&files));
             }
             (&Method::POST, ["files"]) => {
                 self.add(question);

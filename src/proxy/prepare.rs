@@ -58,12 +58,9 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let (mut parsed, content) = self.parse(operation, &head.headers, &body).await?;
+        let (mut parsed, content) = self.parse(operation, &head.headers, &body, caller).await?;
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
-        if demand.background {
-            self.guard.may_begin_job(&caller.key.id)?;
-        }
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let GuardHeaders { max_cost, tags, cost: wants_cost } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
@@ -142,6 +139,7 @@ impl Proxy {
         operation: &'static Operation,
         headers: &HeaderMap,
         body: &Bytes,
+        caller: &Caller,
     ) -> Result<(Request, Content), Refusal> {
         let form = if operation.takes_forms() { form_boundary(headers)? } else { None };
         let content = if form.is_some() { Content::AsItCame } else { Content::Json };
@@ -150,7 +148,11 @@ impl Proxy {
             None => operation.read(body),
         };
         let parsed = self.guard.parsed(body, read).await;
-        Ok((parsed.map_err(refuse_invalid)?, content))
+        let parsed = parsed.map_err(refuse_invalid)?;
+        if parsed.demand.background {
+            self.guard.may_begin_job(&caller.key.id)?;
+        }
+        Ok((parsed, content))
     }
 
     /// What an admitted request becomes if it goes on in the background.
