@@ -8,7 +8,7 @@ mod alert_facts;
 pub mod audit;
 mod core;
 mod job_claims;
-mod jobs;
+pub mod jobs;
 pub mod objects;
 mod offload;
 mod pace;

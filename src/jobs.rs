@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::ledger::entry::OpenJob;
 use crate::proxy::Rules;
 use crate::proxy::accrual::{Accrual, CONTAINER, Seen, VECTOR_STORE};
-use crate::proxy::asking::Asked;
+use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 use crate::proxy::background::{RESPONSE, Settler};
 use crate::proxy::batches::{BATCH, BatchSettler};
 use crate::store::jobs::DueJob;
@@ -27,9 +27,6 @@ use crate::sync::unpoisoned;
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are asked for at a look, and at once: 20 a second.
 const POLLS_MAX: u32 = 20;
-/// The longest pause between two questions about a job. OpenAI keeps a background response for
-/// some ten minutes after its end, so its end is seen in that time.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long a job is asked for after its deadline before its hold is charged, by the running time:
 /// a wall clock that jumps ends no jobs at once.
 pub const OVERDUE_MAX: Duration = Duration::from_secs(600);
@@ -228,22 +225,5 @@ impl Poller {
     fn is_given_up(&self, open: &OpenJob) -> bool {
         self.is_late(open)
             && self.overdue.have_lasted(open.hold.id, self.guard.clock().running(), self.overdue_max)
-    }
-}
-
-/// The pause after a job was asked for, by how often it was before: a second, doubled each time.
-fn pause_after(polls: u32) -> Duration {
-    Duration::from_secs(1 << polls.min(6)).min(PAUSE_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_asked_for_after_pauses_that_double_from_a_second_to_a_minute() {
-        let pauses: Vec<u64> = (0..9).map(|polls| pause_after(polls).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
     }
 }

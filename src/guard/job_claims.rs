@@ -32,8 +32,10 @@ struct State {
     claimed: HashSet<JobKey>,
     /// All others, which are rows of the database, too.
     open: HashMap<JobKey, Waiting>,
-    /// Those whose outcome is being read, which may take minutes.
-    settling: HashSet<JobKey>,
+    /// How many of those that are open each key has.
+    of_keys: HashMap<Arc<str>, usize>,
+    /// Work that one caller does at a time, which may take minutes.
+    exclusive: HashSet<JobKey>,
     /// Those that are to be polled, by the running time at which they are due.
     due: BTreeSet<(Duration, JobKey)>,
 }
@@ -75,10 +77,7 @@ impl Jobs {
     /// Hands over a job of the embedded engine, with the claim to it.
     pub(super) fn take(self: &Arc<Self>, key: &JobKey) -> Option<(Arc<OpenJob>, JobClaim)> {
         let mut state = self.state();
-        let Waiting { open, due, .. } = state.open.remove(key)?;
-        if let Some(due) = due {
-            state.due.remove(&(due, Arc::clone(key)));
-        }
+        let open = state.remove(key)?;
         state.claimed.insert(Arc::clone(key));
         drop(state);
         Some((open, JobClaim { jobs: Arc::clone(self), key: Some(Arc::clone(key)) }))
@@ -116,15 +115,16 @@ impl Jobs {
         state.due.insert((until, Arc::clone(key)));
     }
 
-    /// Notes that the outcome of a job is being read, unless it is already.
-    pub(super) fn settling(self: &Arc<Self>, key: JobKey) -> Option<Settling> {
-        let is_first = self.state().settling.insert(Arc::clone(&key));
-        is_first.then(|| Settling { jobs: Arc::clone(self), key })
+    /// Takes some work for one caller, unless another one has it.
+    pub(super) fn exclusive(self: &Arc<Self>, key: JobKey) -> Option<Exclusive> {
+        let is_first = self.state().exclusive.insert(Arc::clone(&key));
+        is_first.then(|| Exclusive { jobs: Arc::clone(self), key })
     }
 
-    /// How many jobs of the embedded engine run.
-    pub(super) fn len(&self) -> usize {
-        self.state().open.len()
+    /// How many jobs of the embedded engine run, and how many of those are for a key.
+    pub(super) fn count(&self, key: &str) -> (usize, usize) {
+        let state = self.state();
+        (state.open.len(), state.of_keys.get(key).copied().unwrap_or(0))
     }
 
     /// Those of each kind.
@@ -144,21 +144,37 @@ impl Jobs {
 
 impl State {
     fn add(&mut self, key: JobKey, open: Arc<OpenJob>, due: Duration) {
+        *self.of_keys.entry(Arc::clone(&open.hold.attribution.key)).or_default() += 1;
         self.due.insert((due, Arc::clone(&key)));
         self.open.insert(key, Waiting { open, due: Some(due), polls: 0 });
     }
+
+    fn remove(&mut self, key: &JobKey) -> Option<Arc<OpenJob>> {
+        let Waiting { open, due, .. } = self.open.remove(key)?;
+        if let Some(due) = due {
+            self.due.remove(&(due, Arc::clone(key)));
+        }
+        let of_key = &open.hold.attribution.key;
+        if let Some(count) = self.of_keys.get_mut(of_key) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_keys.remove(of_key);
+            }
+        }
+        Some(open)
+    }
 }
 
-/// The outcome of a job is being read, until this is dropped.
+/// Work that no other caller does until this is dropped.
 #[derive(Debug)]
-pub struct Settling {
+pub struct Exclusive {
     jobs: Arc<Jobs>,
     key: JobKey,
 }
 
-impl Drop for Settling {
+impl Drop for Exclusive {
     fn drop(&mut self) {
-        self.jobs.state().settling.remove(&self.key);
+        self.jobs.state().exclusive.remove(&self.key);
     }
 }
 

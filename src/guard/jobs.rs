@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::guard::job_claims::{Settling, key};
+use crate::guard::job_claims::{Exclusive, key};
 use crate::guard::{Guard, Reservation};
 use crate::ledger::entry::{Job, OpenJob};
 use crate::store::jobs::{DueJob, JobSum, PutOff};
@@ -14,14 +14,30 @@ use crate::sync::unpoisoned;
 
 /// Jobs that may run at once on the embedded engine, which has them in memory: some 2 KiB each.
 const JOBS_MAX: usize = 100_000;
+/// The same for one key, so that it leaves room for the others.
+pub const JOBS_OF_KEY_MAX: usize = 10_000;
+
+/// Why no other job may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooManyJobs {
+    /// The key has as many as it may.
+    OfKey,
+    /// All keys together have.
+    InAll,
+}
 
 /// Jobs that were polled and go on, to be written with the next look for those that are due.
 pub(super) type Polled = Mutex<Vec<PutOff>>;
 
 impl Guard {
-    /// Whether another job may begin.
-    pub fn may_begin_job(&self) -> bool {
-        self.jobs.len() < JOBS_MAX
+    /// Whether another job may begin for a key. Where guards share a database, which has the jobs
+    /// as rows, nothing bounds them.
+    pub fn may_begin_job(&self, key: &str) -> Result<(), TooManyJobs> {
+        match self.jobs.count(key) {
+            (_, of_key) if of_key >= JOBS_OF_KEY_MAX => Err(TooManyJobs::OfKey),
+            (in_all, _) if in_all >= JOBS_MAX => Err(TooManyJobs::InAll),
+            _ => Ok(()),
+        }
     }
 
     /// Detaches a hold from its request: from now on it is that of a job at upstream. When
@@ -86,10 +102,10 @@ impl Guard {
         }))
     }
 
-    /// Notes that the outcome of a job is being read, for an outcome that takes long to read;
-    /// `None` if it already is on this guard.
-    pub fn settling(&self, kind: &str, object: &str) -> Option<Settling> {
-        self.jobs.settling(key(kind, object))
+    /// Takes some work on an object for the caller, until the result is dropped; `None` if another
+    /// caller on this guard has it. It is for work that takes long, such as reading a large file.
+    pub fn exclusive(&self, work: &str, object: &str) -> Option<Exclusive> {
+        self.jobs.exclusive(key(work, object))
     }
 
     /// The first jobs that are due to be polled. Each is due again only after

@@ -4,6 +4,7 @@
 //! dropped from it is read from the database when a request names it again, before
 //! the request continues. New objects are written before a client learns of them.
 
+mod containers;
 mod turns;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use crate::guard::Guard;
 use crate::store::objects::{
     CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject,
 };
-use crate::store::{Journal, StoreError, WriteAck};
+use crate::store::{StoreError, WriteAck};
 use crate::sync::unpoisoned;
 
 use self::turns::Turns;
@@ -156,17 +157,6 @@ fn expires_s(kind: ObjectKind, known: &KnownObject) -> Option<i64> {
     }
 }
 
-/// Extends the life of a container that is used at an instant, in Unix seconds. Returns the seconds
-/// that this adds, in whole minutes.
-fn extend(known: &mut KnownObject, now_s: i64) -> i64 {
-    let since_s = now_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
-    let added_s = since_s.saturating_add(59) / 60 * 60;
-    if added_s > 0 {
-        known.used_s = now_s.saturating_sub(since_s).saturating_add(added_s);
-    }
-    added_s
-}
-
 /// The change that writes what is known of an object.
 pub fn put(of: ObjectReference, known: KnownObject) -> ObjectChange {
     let expires_s = expires_s(of.kind, &known);
@@ -233,47 +223,6 @@ impl Guard {
             }
         }
         Ok(None)
-    }
-
-    /// Records a use of a container at `now_s`. Returns the seconds that it adds to the
-    /// container's life, in whole minutes, what is known of the container then, and an
-    /// acknowledgement unless it is in the database; `new` is what is known of one that is not
-    /// known yet.
-    ///
-    /// Each minute is added once, by the first of the uses that want it: of several guards, by the
-    /// first that has the row of their database.
-    pub async fn use_container(
-        &self,
-        of: &ObjectReference,
-        now_s: i64,
-        new: KnownObject,
-    ) -> (i64, KnownObject, Option<WriteAck>) {
-        if let Journal::Shared(lanes) = self.core.journal() {
-            let of_change = of.clone();
-            let changing = lanes.change_object(of.clone(), new.clone(), move |mut known| {
-                let added_s = extend(&mut known, now_s);
-                ((added_s, known.clone()), put(of_change, known))
-            });
-            match changing.await {
-                Ok((added_s, known)) => {
-                    self.objects.memory().learn(&put(of.clone(), known.clone()));
-                    return (added_s, known, None);
-                }
-                // It is charged by what is in memory, and written once that is possible.
-                Err(error) => tracing::warn!(
-                    event = "container_use_not_claimed", %error,
-                    "a minute of a container may be charged twice, if another guard has used it too"
-                ),
-            }
-        }
-        let mut memory = self.objects.memory();
-        let mut known = memory.find(of.kind, ObjectKey::of(of.kind, &of.id)).unwrap_or(new);
-        let added_s = extend(&mut known, now_s);
-        let change = put(of.clone(), known.clone());
-        memory.learn(&change);
-        // Before another use can be taken up, so that the last one is written last.
-        let written = self.core.push_objects(vec![change]);
-        (added_s, known, Some(written))
     }
 
     /// The projects that objects of a kind belong to, in the order of their ids.

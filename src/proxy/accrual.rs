@@ -5,6 +5,7 @@
 //! billed is settled or held. The job ends with the object. Where nothing more can be held, the
 //! guard deletes a container; a vector store stays, and its storage is booked as it accrues.
 
+mod growth;
 mod known;
 mod periods;
 mod terms;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::HeaderValue;
 
 use crate::domain::demand::Bound;
 use crate::domain::{Money, ObjectKind, ObjectReference};
@@ -24,16 +25,14 @@ use crate::ledger::waiting::Turn;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Sheet;
 use crate::protocol::openai::hosted::Container;
-use crate::protocol::openai::request::AddedFiles;
-use crate::protocol::openai::usage;
-use crate::proxy::body::{self, Bounds};
+use crate::proxy::Rules;
+use crate::proxy::asking::{self, Asked};
 use crate::proxy::query::encoded;
-use crate::proxy::{Rules, headers};
 use crate::upstream::Upstream;
 
 pub use self::periods::Seen;
 pub(super) use self::terms::Terms;
-use self::terms::{Object, TermsError};
+use self::terms::TermsError;
 
 /// The kind of the jobs of containers.
 pub const CONTAINER: &str = "container";
@@ -41,12 +40,8 @@ pub const CONTAINER: &str = "container";
 pub const VECTOR_STORE: &str = "vector_store";
 /// The longest id of an object that is followed. OpenAI's have some 60 characters.
 const ID_BYTES_MAX: usize = 256;
-/// How long an answer to the guard's own question may take, and how large it may be.
-const ASK_MAX: Duration = Duration::from_secs(30);
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How often it is tried to change or end a job that others change at the same time, and the pause
-/// between.
-const GROW_ATTEMPTS: u32 = 200;
+/// How often it is tried to end the job of a deleted object that is renewed at the same time, and
+/// the pause between.
 const END_ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -66,13 +61,16 @@ pub(super) struct Asker<'a> {
     pub(super) authorization: &'a HeaderValue,
 }
 
-/// Why upstream shows no object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotShown {
-    /// There is none of that id.
-    Gone,
-    /// There was no answer that says anything of it.
-    Failed,
+impl Asker<'_> {
+    /// Asks for an object of a collection, as a job of a key needs it.
+    pub(super) async fn show(self, collection: &str, id: &str, of: &Attribution) -> Result<Bytes, Asked> {
+        asking::whole(self.upstream, self.authorization, &path(collection, id), &of.key).await
+    }
+
+    /// Deletes an object of a collection.
+    async fn delete(self, collection: &str, id: &str, of: &Attribution) -> Result<(), Asked> {
+        asking::deleted(self.upstream, self.authorization, &path(collection, id), &of.key).await
+    }
 }
 
 /// What became of the next period of a job.
@@ -228,121 +226,31 @@ impl Accrual {
     async fn renew(&self, open: &OpenJob, end_s: i64, next: &Terms) -> Renewal {
         let request = self.request(&open.hold.attribution, next.bound());
         // Not behind those that wait: it pays for what is there.
-        match self.guard.reserve_in_turn(request, Turn::Last).await {
-            Ok(hold) => match self.renew_with(open, end_s, next, hold).await {
-                Ok(()) => Renewal::Done,
-                Err(_) => Renewal::Later,
-            },
-            Err(Denied::ByLimit(denial)) => Renewal::Refused(denial),
+        let hold = match self.guard.reserve_in_turn(request, Turn::Last).await {
+            Ok(hold) => hold,
+            Err(Denied::ByLimit(denial)) => return Renewal::Refused(denial),
             Err(Denied::Unpriced(_) | Denied::Unavailable | Denied::Full | Denied::Outdated) => {
-                Renewal::Later
+                return Renewal::Later;
             }
-        }
-    }
-
-    /// The same with a hold that is there; it comes back if the job is not renewed.
-    async fn renew_with(
-        &self,
-        open: &OpenJob,
-        end_s: i64,
-        next: &Terms,
-        hold: Reservation,
-    ) -> Result<(), Reservation> {
+        };
         let OpenJob { job: Job { kind, object, .. }, .. } = open;
-        let Ok(Some((last, now))) = self.guard.resume_job(kind, object).await else { return Err(hold) };
+        let Ok(Some((last, now))) = self.guard.resume_job(kind, object).await else { return Renewal::Later };
         let (terms, job) = match (Terms::read(&now.job.terms), job(kind, object, next)) {
             (Ok(terms), Ok(job)) if now.hold.id == open.hold.id => (terms, job),
             _ => {
                 last.leave_again(now.job.clone());
-                return Err(hold);
+                return Renewal::Later;
             }
         };
-        last.renew(Basis::Counted, ending(&now, &terms, end_s, None), hold, job).await.map(drop)
-    }
-
-    /// Adds files to a store: from now on its job has a hold that was made for them, or a larger
-    /// one where more was added to the store meanwhile.
-    pub(super) async fn grow(&self, id: &str, added: AddedFiles, terms: &Terms, mut hold: Reservation) {
-        for _ in 0..GROW_ATTEMPTS {
-            let Ok(found) = self.find(VECTOR_STORE, id).await else { break };
-            let Some(open) = found else {
-                self.begin(hold, VECTOR_STORE, id, terms).await;
-                return;
-            };
-            let now_s = self.now_s();
-            let least = bytes_of(&open).saturating_add(added.bytes_max());
-            let next = terms.grown((least, file_bytes_of(&open)), now_s);
-            hold = self.enlarged(hold, &next).await;
-            match self.renew_with(&open, now_s, &next, hold).await {
-                Ok(()) => return,
-                Err(back) => hold = back,
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        charge_unfollowed(hold, id);
-    }
-
-    /// A hold that suffices for a period: where this one does not, another one, if no limit is in
-    /// the way. What is lacking is booked in the end.
-    async fn enlarged(&self, hold: Reservation, next: &Terms) -> Reservation {
-        let needed = next.bound();
-        if hold.hold().bound.cost >= needed {
-            return hold;
-        }
-        let request = self.request(&hold.hold().attribution, needed);
-        match self.guard.reserve_in_turn(request, Turn::Last).await {
-            Ok(mut larger) => {
-                // Upstream has taken the files.
-                larger.mark_sent();
-                hold.release(Ending { note: Some("replaced by a larger hold"), ..Ending::default() });
-                larger
-            }
-            Err(_) => hold,
+        match last.renew(Basis::Counted, ending(&now, &terms, end_s, None), hold, job).await {
+            Ok(_) => Renewal::Done,
+            Err(_) => Renewal::Later,
         }
     }
+}
 
-    /// What upstream says of an object.
-    pub(super) async fn ask(
-        &self,
-        asker: Asker<'_>,
-        path: &str,
-        id: &str,
-        of: &Attribution,
-    ) -> Result<Bytes, NotShown> {
-        let asked = self.send(asker, Method::GET, path, id, of);
-        let (status, body) = asked.await.ok_or(NotShown::Failed)?;
-        match (status, usage::is_error_envelope(&body)) {
-            (status, _) if status.is_success() => Ok(body),
-            (StatusCode::NOT_FOUND, true) => Err(NotShown::Gone),
-            // That of something in between, or a refusal.
-            _ => Err(NotShown::Failed),
-        }
-    }
-
-    /// Sends a question of the guard's own; `None` if there is no whole answer in time.
-    async fn send(
-        &self,
-        Asker { upstream, authorization }: Asker<'_>,
-        method: Method,
-        path: &str,
-        id: &str,
-        of: &Attribution,
-    ) -> Option<(StatusCode, Bytes)> {
-        let mut head = HeaderMap::new();
-        head.insert(header::AUTHORIZATION, authorization.clone());
-        head.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let suffix = format!("{path}/{}", encoded(id));
-        let question = async {
-            let answer = upstream.send(method, &suffix, head, Bytes::new()).await.ok()?;
-            let (head, body) = answer.into_parts();
-            if headers::is_encoded(&head.headers) {
-                return None;
-            }
-            let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(&of.key));
-            Some((head.status, body::read(body, bounds).await.ok()?))
-        };
-        tokio::time::timeout(ASK_MAX, question).await.ok()?
-    }
+fn path(collection: &str, id: &str) -> String {
+    format!("{collection}/{}", encoded(id))
 }
 
 /// Charges the hold of an object whose job can't be written.
@@ -354,22 +262,6 @@ fn charge_unfollowed(reservation: Reservation, id: &str) {
     );
     let note = Some("an object that could not be followed");
     reservation.assume(Ending { status: 200, object_id: Some(id.to_owned()), note, ..Ending::default() });
-}
-
-/// The most bytes that the store of a job keeps.
-pub(super) fn bytes_of(open: &OpenJob) -> u64 {
-    match Terms::read(&open.job.terms).map(|terms| terms.of) {
-        Ok(Object::VectorStore { bytes, .. }) => bytes,
-        Ok(Object::Container { .. }) | Err(_) => 0,
-    }
-}
-
-/// The most bytes that a file of a store takes, by its job.
-fn file_bytes_of(open: &OpenJob) -> u64 {
-    match Terms::read(&open.job.terms).map(|terms| terms.of) {
-        Ok(Object::VectorStore { file_bytes, .. }) => file_bytes,
-        Ok(Object::Container { .. }) | Err(_) => 0,
-    }
 }
 
 /// The job of an object, for one period.

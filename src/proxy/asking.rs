@@ -12,7 +12,10 @@ use crate::proxy::headers;
 use crate::upstream::{AnswerBody, Upstream};
 
 /// How long an answer to a question may take.
-pub const ASK_MAX: Duration = Duration::from_secs(30);
+const ASK_MAX: Duration = Duration::from_secs(30);
+/// The longest pause between two questions about a job. OpenAI keeps a background response for
+/// some ten minutes after its end, so its end is seen in that time.
+pub const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What upstream says of a job's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +38,17 @@ pub(super) async fn whole(
     path: &str,
     key: &Arc<str>,
 ) -> Result<Bytes, Asked> {
-    let asking = async {
-        let body = found(upstream, authorization, path, key).await?.into_body();
-        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(key));
-        body::read(body, bounds).await.map_err(|_| Asked::Failed)
-    };
-    tokio::time::timeout(ASK_MAX, asking).await.unwrap_or(Err(Asked::Failed))
+    read(Method::GET, upstream, authorization, path, key).await
+}
+
+/// Deletes an object. Anything but an answer that it is deleted is an error that says why.
+pub(super) async fn deleted(
+    upstream: &Upstream,
+    authorization: &HeaderValue,
+    path: &str,
+    key: &Arc<str>,
+) -> Result<(), Asked> {
+    read(Method::DELETE, upstream, authorization, path, key).await.map(drop)
 }
 
 /// Asks for an object whose answer is read by the caller.
@@ -50,11 +58,41 @@ pub(super) async fn found(
     path: &str,
     key: &Arc<str>,
 ) -> Result<Response<AnswerBody>, Asked> {
+    send(Method::GET, upstream, authorization, path, key).await
+}
+
+/// The pause after a job was asked for, by how often it was before: a second, doubled each time.
+pub fn pause_after(polls: u32) -> Duration {
+    Duration::from_secs(1 << polls.min(6)).min(PAUSE_MAX)
+}
+
+async fn read(
+    method: Method,
+    upstream: &Upstream,
+    authorization: &HeaderValue,
+    path: &str,
+    key: &Arc<str>,
+) -> Result<Bytes, Asked> {
+    let asking = async {
+        let body = send(method, upstream, authorization, path, key).await?.into_body();
+        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(key));
+        body::read(body, bounds).await.map_err(|_| Asked::Failed)
+    };
+    tokio::time::timeout(ASK_MAX, asking).await.unwrap_or(Err(Asked::Failed))
+}
+
+async fn send(
+    method: Method,
+    upstream: &Upstream,
+    authorization: &HeaderValue,
+    path: &str,
+    key: &Arc<str>,
+) -> Result<Response<AnswerBody>, Asked> {
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, authorization.clone());
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let answer = upstream.send(Method::GET, path, headers, Bytes::new()).await.map_err(|_| Asked::Failed)?;
+    let answer = upstream.send(method, path, headers, Bytes::new()).await.map_err(|_| Asked::Failed)?;
     if answer.status() == StatusCode::NOT_FOUND {
         let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(key));
         let said = body::read(answer.into_body(), bounds).await.map_err(|_| Asked::Failed)?;
@@ -65,4 +103,16 @@ pub(super) async fn found(
         return Err(Asked::Failed);
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_asked_for_after_pauses_that_double_from_a_second_to_a_minute() {
+        let pauses: Vec<u64> = (0..9).map(|polls| pause_after(polls).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
+    }
 }

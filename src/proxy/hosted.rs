@@ -19,7 +19,7 @@ use crate::ledger::entry::{Attribution, Basis};
 use crate::protocol::openai::endpoint::{self, Hosted};
 use crate::protocol::openai::hosted::{Container, VectorStore};
 use crate::protocol::openai::request::{self, AddedFiles};
-use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Terms, VECTOR_STORE, bytes_of};
+use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Terms, VECTOR_STORE};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::Exchange;
@@ -43,7 +43,7 @@ enum Plan {
     /// It makes a vector store.
     Store(Terms),
     /// It adds files to a store.
-    Files(ObjectReference, AddedFiles, Terms),
+    Files(ObjectReference, Terms),
     /// It searches so often.
     Search(u64),
 }
@@ -116,7 +116,7 @@ impl Proxy {
                 let added = self.added(body).await?;
                 let (terms, attribution) = self.grown(rules, &store, added, (caller, attribution)).await?;
                 let cost = terms.bound();
-                (Plan::Files(store, added, terms), attribution, cost)
+                (Plan::Files(store, terms), attribution, cost)
             }
             (Hosted::NewStore | Hosted::AddFiles, _) => {
                 let added = self.added(body).await?;
@@ -126,8 +126,8 @@ impl Proxy {
                 (Plan::Store(terms), attribution, cost)
             }
         };
-        if !matches!(plan, Plan::Search(_)) && !self.guard.may_begin_job() {
-            return Err(Refusal::Overloaded);
+        if !matches!(plan, Plan::Search(_)) {
+            self.guard.may_begin_job(&attribution.key)?;
         }
         let request = ReserveRequest {
             client_cap: max_cost,
@@ -165,8 +165,9 @@ impl Proxy {
         added.map_err(refuse_invalid)
     }
 
-    /// The terms of a store with more files, and for whom they are: for the key that has made it.
-    /// Of one that no job follows upstream is asked what it keeps.
+    /// The terms of files that are added to a store, and for whom they are: for the key that has
+    /// made it. Of a store that no job follows, they are those of the whole store, and upstream is
+    /// asked what it keeps.
     async fn grown(
         &self,
         rules: &Rules,
@@ -176,17 +177,16 @@ impl Proxy {
     ) -> Result<(Terms, Arc<Attribution>), Refusal> {
         let accrual = Accrual::new(&self.guard, rules);
         let found = accrual.find(VECTOR_STORE, &store.id).await.map_err(Refusal::from)?;
-        let (bytes, attribution) = if let Some(open) = found {
-            (bytes_of(&open), Arc::clone(&open.hold.attribution))
+        let (kept, attribution) = if let Some(open) = found {
+            (0, Arc::clone(&open.hold.attribution))
         } else {
             let asker = Asker { upstream: self.upstream(rules), authorization: &caller.authorization };
-            let shown = accrual.ask(asker, "/vector_stores", &store.id, &attribution).await;
+            let shown = asker.show("/vector_stores", &store.id, &attribution).await;
             let store = shown.ok().and_then(|shown| VectorStore::read(&shown));
             let store = store.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?;
-            let pending = store.pending.saturating_mul(added.bytes_max_each());
-            (store.bytes.saturating_add(pending), attribution)
+            (store.bytes_max(added.bytes_max_each()), attribution)
         };
-        let bytes = (bytes.saturating_add(added.bytes_max()), added.bytes_max_each());
+        let bytes = (kept.saturating_add(added.bytes_max()), added.bytes_max_each());
         Ok((Terms::vector_store(bytes, rules.sheet.fees(), self.now_s(), is_own(caller)), attribution))
     }
 
@@ -230,9 +230,7 @@ impl Proxy {
                 let ending = Ending { cost: fee, tool_fees: fee, quantities, ..made.1.ending() };
                 in_flight.settled(&reservation.settle(Basis::Counted, ending));
             }
-            Plan::Files(store, added, terms) => {
-                accrual.grow(&store.id, added, &terms, reservation).await;
-            }
+            Plan::Files(store, terms) => accrual.grow(&store.id, &terms, reservation).await,
             Plan::Container(terms, life) => {
                 self.made_container(&accrual, (terms, life), reservation, made, caller).await;
             }

@@ -58,7 +58,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let (mut parsed, content) = self.parse(operation, &head.headers, &body).await?;
+        let (mut parsed, content) = self.parse(operation, &head.headers, &body, caller).await?;
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
@@ -139,6 +139,7 @@ impl Proxy {
         operation: &'static Operation,
         headers: &HeaderMap,
         body: &Bytes,
+        caller: &Caller,
     ) -> Result<(Request, Content), Refusal> {
         let form = if operation.takes_forms() { form_boundary(headers)? } else { None };
         let content = if form.is_some() { Content::AsItCame } else { Content::Json };
@@ -148,8 +149,8 @@ impl Proxy {
         };
         let parsed = self.guard.parsed(body, read).await;
         let parsed = parsed.map_err(refuse_invalid)?;
-        if parsed.demand.background && !self.guard.may_begin_job() {
-            return Err(Refusal::Overloaded);
+        if parsed.demand.background {
+            self.guard.may_begin_job(&caller.key.id)?;
         }
         Ok((parsed, content))
     }

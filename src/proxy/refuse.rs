@@ -14,7 +14,7 @@ mod upstream;
 
 use self::rates::go_duration;
 pub use self::rates::rate_headers;
-use self::state::{busy, conversation_changed, too_slow, unavailable, unwritable};
+use self::state::{busy, conversation_changed, too_many_jobs, too_slow, unavailable, unwritable};
 
 use std::borrow::Cow;
 
@@ -115,6 +115,8 @@ pub enum Refusal {
     Throttled(Box<Throttled>),
     /// The key has too many self-service questions at the same time.
     Busy,
+    /// The key has as many jobs open as it may.
+    TooManyJobs,
     /// The ledger can't be written.
     LedgerUnavailable,
     /// As many requests are open as may be.
@@ -193,7 +195,7 @@ impl Refusal {
             }
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::Denied(Denial::TooManyMeters(_), _) | Self::Overloaded | Self::NoRoom => "overloaded",
-            Self::Throttled(_) | Self::Busy => "rate_limit_exceeded",
+            Self::Throttled(_) | Self::Busy | Self::TooManyJobs => "rate_limit_exceeded",
             Self::Upstream(no_answer) => no_answer.reason(),
         }
     }
@@ -225,6 +227,7 @@ impl Refusal {
             | Self::NoBatchFile(_)
             | Self::TooSlow
             | Self::Busy
+            | Self::TooManyJobs
             | Self::LedgerUnavailable
             | Self::Overloaded
             | Self::NoRoom
@@ -252,6 +255,7 @@ impl Refusal {
             Self::Denied(denial, levers) => denied::answer(denial, *levers, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
             Self::Busy => busy(),
+            Self::TooManyJobs => too_many_jobs(),
             Self::LedgerUnavailable => unwritable(),
             Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
             Self::NoRoom => unavailable("overloaded", NO_ROOM),

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use spendguard::app::rules;
 use spendguard::domain::demand::Bound;
 use spendguard::domain::object::KnownObject;
 use spendguard::domain::{KeptContext, Money, ObjectKind, ObjectReference};
 use spendguard::guard::ReserveRequest;
+use spendguard::guard::objects::put;
 use spendguard::keys::KeyHash;
 use spendguard::ledger::entry::{Attribution, Job};
-use spendguard::store::objects::ObjectChange;
+use spendguard::proxy::Rules;
+use spendguard::upstream::roots;
 
 use crate::harness::{Answer, House, call};
 
@@ -96,8 +99,13 @@ pub(crate) async fn stranger(house: &House) -> String {
 
 /// Makes a file known as one of the house's key.
 pub(crate) async fn knows_file(house: &House, id: &str) {
+    knows(house, ObjectKind::File, id, |_| {}).await;
+}
+
+/// Makes an object known as one of the house's key.
+pub(crate) async fn knows(house: &House, kind: ObjectKind, id: &str, change: impl FnOnce(&mut KnownObject)) {
     let key = house.guard.ring().find(&KeyHash::of(house.key.as_bytes())).unwrap();
-    let known = KnownObject {
+    let mut known = KnownObject {
         project: Arc::clone(&key.project),
         key: Arc::clone(&key.id),
         context: KeptContext::default(),
@@ -108,7 +116,15 @@ pub(crate) async fn knows_file(house: &House, id: &str) {
         used_s: 0,
         changes: 0,
     };
-    let of = ObjectReference { kind: ObjectKind::File, id: id.to_owned() };
-    let written = house.guard.learn_objects(vec![ObjectChange::Put { of, known, expires_s: None }]);
+    change(&mut known);
+    let written = house.guard.learn_objects(vec![put(ObjectReference { kind, id: id.to_owned() }, known)]);
     house.guard.objects_written(written).await;
+}
+
+/// The rules of a guard before another upstream than the house's.
+pub(crate) fn rules_before(base_url: &str) -> Rules {
+    let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let environment = [set("OPENAI_API_KEY", "sk-x"), set("SPENDGUARD_UPSTREAM__BASE_URL", base_url)];
+    let settings = spendguard::config::load(None, environment).unwrap();
+    rules::of(&settings, rules::upstreams(&settings, None, 1, &roots())).unwrap().0
 }

@@ -4,14 +4,21 @@
 mod crash;
 mod polling;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use spendguard::domain::Money;
+use spendguard::domain::demand::Bound;
+use spendguard::guard::{Ending, ReserveRequest};
+use spendguard::keys::KeyHash;
+use spendguard::ledger::entry::{Attribution, Job};
 
+use crate::accrual;
 use crate::harness::{Answer, House, call, run, true_cost_nano};
 
 pub(super) const LIMIT: &str = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 1\n";
@@ -234,5 +241,60 @@ fn to_another_project_a_background_response_does_not_exist() {
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}: {answer:?}");
         }
         assert_eq!(booked(&house).await, []);
+    });
+}
+
+#[test]
+fn a_key_that_has_as_many_jobs_as_it_may_is_refused_more_and_other_keys_are_not() {
+    run(async {
+        let house = House::with("").await;
+        let key = house.guard.ring().find(&KeyHash::of(house.key.as_bytes())).unwrap();
+        let of = Arc::new(Attribution { key: Arc::clone(&key.id), ..Attribution::default() });
+        let begin = async |number: usize| {
+            let request = ReserveRequest {
+                rules_version: house.guard.core().rules_version(),
+                ..ReserveRequest::new(Arc::clone(&of), Bound::default())
+            };
+            let mut reservation = house.guard.reserve(request).await.unwrap();
+            reservation.mark_sent();
+            // A kind that nothing asks for.
+            let (kind, object) = ("test".to_owned(), number.to_string());
+            let job = Job { kind, object, deadline_s: i64::MAX, terms: String::new() };
+            house.guard.detach(reservation, job).await.unwrap();
+        };
+        for from in (0..9_999).step_by(500) {
+            join_all((from..9_999.min(from + 500)).map(&begin)).await;
+        }
+        let container = json!({ "name": "a" });
+        begun(&house, &[LASTING]).await;
+        for (path, body) in [
+            ("/v1/responses", body(json!({}))),
+            ("/v1/containers", container.clone()),
+            ("/v1/vector_stores", json!({})),
+            (
+                "/v1/batches",
+                json!({ "input_file_id": "file-1", "endpoint": "/v1/responses", "completion_window": "24h" }),
+            ),
+        ] {
+            let refused = house.post(path, &[], &body).await;
+            assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{path} {refused:?}");
+            assert_eq!(
+                (refused.code().as_str(), refused.header("x-should-retry")),
+                ("rate_limit_exceeded", "false")
+            );
+            assert_eq!(refused.json()["error"]["type"], "requests");
+            let message = refused.json()["error"]["message"].to_string();
+            assert!(message.contains("10,000 background responses, batches, containers"), "{message}");
+        }
+        assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "what begins no job");
+        let other = format!("Bearer {}", accrual::stranger(&house).await);
+        let headers = [("authorization", other.as_str()), ("content-type", "application/json")];
+        let made =
+            call(&house.proxy, Method::POST, "/v1/containers", &headers, container.to_string().into()).await;
+        assert_eq!(made.status, StatusCode::OK, "{made:?}");
+        let (ended, _) = house.guard.resume_job("test", "0").await.unwrap().unwrap();
+        ended.release(Ending::default());
+        let made = house.post("/v1/containers", &[], &container).await;
+        assert_eq!(made.status, StatusCode::OK, "one has ended: {made:?}");
     });
 }

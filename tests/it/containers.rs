@@ -3,14 +3,17 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use spendguard::domain::Money;
+use spendguard::domain::usage::ContainerMemory;
+use spendguard::domain::{Money, ObjectKind};
+use spendguard::proxy::accrual::{Accrual, Seen};
 
 use crate::accrual::{
-    LIMIT, SESSION_1G, ask, at_fake, booked, booked_soon, counted, followed, held, runs, stranger,
+    LIMIT, SESSION_1G, ask, at_fake, booked, booked_soon, counted, followed, held, knows, rules_before, runs,
+    stranger,
 };
 use crate::harness::{House, call, run};
 use crate::process::{Place, Process};
-use crate::scripted::{Reply, guard_before};
+use crate::scripted::{Reply, guard_before, upstream};
 
 const PATH: &str = "/v1/containers";
 /// 23 minutes at 0.0015 dollars.
@@ -216,6 +219,49 @@ fn a_container_that_upstream_does_not_know_at_once_stays_held_and_so_does_one_of
         tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
         assert_eq!(held(&next).await, "0.069");
         assert_eq!(booked(&next, PATH).await, []);
+    });
+}
+
+#[test]
+fn a_container_of_which_upstream_says_nothing_is_asked_for_less_and_less_often() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let (forbidden, asked) = upstream(|_, _| Reply::Error(403)).await;
+        let rules = rules_before(&forbidden);
+        followed(&house, "container", "cntr_1", HOLD_NANO, &terms(&house, -1_300, 80, -1_300)).await;
+        let open = house.guard.find_job("container", "cntr_1").await.unwrap().unwrap();
+        let mut pauses = Vec::new();
+        for polls in [0, 1, 3, 5, 100] {
+            let accrual = Accrual::new(&house.guard, &rules);
+            let Seen::Later(pause) = accrual.look(&rules, &open, polls).await else { panic!("it goes on") };
+            pauses.push(pause.as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 8, 32, 60]);
+        assert_eq!(asked.borrow().len(), 5);
+        assert_eq!(held(&house).await, "0.0345");
+    });
+}
+
+#[test]
+fn a_container_that_may_live_longer_than_its_job_is_charged_by_its_uses_from_then_on() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let id = at_fake(&house, PATH, &[], &json!({ "name": "a" })).await;
+        let used_s = house.guard.clock().now_s() - 1_300;
+        knows(&house, ObjectKind::Container, &id, |known| {
+            known.container_memory = Some(ContainerMemory::G1);
+            (known.has_job, known.idle_s, known.used_s) = (true, 1_200, used_s);
+        })
+        .await;
+        // It was made with a client's own key, so the guard can't ask for it.
+        let mut terms = terms(&house, -1_300, 80, -1_300);
+        terms["is_own"] = json!(false);
+        followed(&house, "container", &id, HOLD_NANO, &terms).await;
+        assert_eq!(booked_soon(&house, PATH, 1).await, [counted("0.03")], "20 minutes");
+        assert!(!runs(&house, "container", &id).await);
+        let shown = ask(&house, Method::GET, &format!("{PATH}/{id}")).await;
+        assert_eq!(shown.json()["status"], "running", "{shown:?}");
+        assert_eq!(booked(&house, &format!("{PATH}/{{}}")).await, [counted("0.03")], "it lives on for 20");
     });
 }
 

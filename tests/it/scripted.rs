@@ -29,6 +29,15 @@ pub(crate) async fn guard_before<F>(config: &str, reply: F) -> (House, Received)
 where
     F: Fn(&str, &Value) -> Reply + 'static,
 {
+    let (base_url, asked) = upstream(reply).await;
+    (House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), config).await, asked)
+}
+
+/// An upstream that replies as `reply` says, by its base URL.
+pub(crate) async fn upstream<F>(reply: F) -> (String, Received)
+where
+    F: Fn(&str, &Value) -> Reply + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let (asked, reply) = (Received::default(), Rc::new(reply));
@@ -38,7 +47,7 @@ where
             tokio::task::spawn_local(serve(stream, Rc::clone(&noted), Rc::clone(&reply)));
         }
     });
-    (House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), config).await, asked)
+    (base_url, asked)
 }
 
 async fn serve<F>(mut stream: TcpStream, asked: Received, reply: Rc<F>)

@@ -1,5 +1,7 @@
 //! Vector stores: their storage is held for the next day, booked as it accrues, and never deleted.
 
+mod growth;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -93,7 +95,7 @@ fn stores_and_files_of_other_projects_are_not_found() {
 fn files_are_held_before_they_are_added_and_not_added_without_room() {
     run(async {
         let house = House::with(&LIMIT.replace("hard = 1", "hard = 0.02")).await;
-        for id in ["file-1", "file-2", "file-3"] {
+        for id in ["file-1", "file-2", "file-3", "file-4"] {
             knows_file(&house, id).await;
         }
         let id = made(&house, &[], json!({ "name": "a" })).await;
@@ -105,12 +107,15 @@ fn files_are_held_before_they_are_added_and_not_added_without_room() {
         assert_eq!(added.status, StatusCode::OK, "{added:?}");
         assert_eq!(held(&house).await, "0.0125");
         let more = house.post(&format!("{PATH}/{id}/files"), &[], &json!({ "file_id": "file-3" })).await;
+        assert_eq!(more.status, StatusCode::OK, "{more:?}");
+        assert_eq!(held(&house).await, "0.01875", "there is room for three");
+        let more = house.post(&format!("{PATH}/{id}/files"), &[], &json!({ "file_id": "file-4" })).await;
         assert_eq!(more.status, StatusCode::TOO_MANY_REQUESTS, "{more:?}");
         let refused = house
             .post(&format!("{PATH}/{id}/files"), &[("x-fake-status", "400")], &json!({ "file_id": "file-x" }))
             .await;
         assert_eq!(refused.status, StatusCode::NOT_FOUND);
-        assert_eq!(held(&house).await, "0.0125");
+        assert_eq!(held(&house).await, "0.01875");
         let batch = added.json()["id"].as_str().unwrap().to_owned();
         for path in ["files/file-1", &format!("file_batches/{batch}/cancel")] {
             let answer = house.post(&format!("{PATH}/{id}/{path}"), &[], &json!({})).await;

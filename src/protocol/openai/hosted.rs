@@ -60,6 +60,11 @@ impl VectorStore {
         id(&serde_json::from_slice(body).ok()?)
     }
 
+    /// The most that it keeps in bytes, where each file that is being taken up adds so many.
+    pub fn bytes_max(&self, of_file: u64) -> u64 {
+        self.bytes.saturating_add(self.pending.saturating_mul(of_file))
+    }
+
     /// Reads an answer; `None` if it is no vector store, or does not say what it keeps.
     pub fn read(body: &[u8]) -> Option<Self> {
         let said: Value = serde_json::from_slice(body).ok()?;

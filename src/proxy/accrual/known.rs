@@ -1,4 +1,5 @@
-//! What the index of objects knows of containers: when each was used last.
+//! What the index of objects knows of containers: when each was used last, and whether a job
+//! charges its time.
 
 use crate::domain::object::KnownObject;
 use crate::domain::{ObjectKind, ObjectReference};
@@ -8,19 +9,31 @@ use crate::proxy::accrual::Accrual;
 impl Accrual {
     /// When a container was last used through any guard, as far as that can be read.
     pub(super) async fn used_s(&self, id: &str) -> Option<i64> {
-        self.known_container(id).await.map(|known| known.used_s)
+        self.known_container(&container(id)).await.map(|known| known.used_s)
     }
 
     /// Until when a container lives that is used no more, as far as the index of objects knows.
     pub(super) async fn lived_until(&self, id: &str) -> Option<i64> {
-        let known = self.known_container(id).await?;
+        let known = self.known_container(&container(id)).await?;
         (known.idle_s > 0).then(|| known.used_s.saturating_add(known.idle_s))
     }
 
-    async fn known_container(&self, id: &str) -> Option<KnownObject> {
-        let of = ObjectReference { kind: ObjectKind::Container, id: id.to_owned() };
-        // Reads it into memory.
-        let _ = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
-        self.guard.objects().lookup(of.kind, id)
+    /// Has the uses of a container charged from now on, since its job is about to end and upstream
+    /// has not said that it lives no more.
+    pub(super) async fn charge_uses(&self, id: &str) {
+        let of = container(id);
+        if let Some(known) = self.known_container(&of).await {
+            self.guard.leave_container(&of, known).await;
+        }
     }
+
+    async fn known_container(&self, of: &ObjectReference) -> Option<KnownObject> {
+        // Reads it into memory.
+        let _ = self.guard.check_objects(std::slice::from_ref(of), &Reach::All).await;
+        self.guard.objects().lookup(of.kind, &of.id)
+    }
+}
+
+fn container(id: &str) -> ObjectReference {
+    ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }
 }

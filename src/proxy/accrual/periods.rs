@@ -2,24 +2,23 @@
 
 use std::time::Duration;
 
-use http::Method;
-
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::OpenJob;
 use crate::protocol::openai::hosted::{Container, VectorStore};
-use crate::protocol::openai::usage;
 use crate::proxy::Rules;
-use crate::proxy::accrual::terms::{GRACE_S, MARGIN_S};
-use crate::proxy::accrual::{Accrual, Asker, CONTAINER, NotShown, Object, Renewal, Terms, log_unusable};
+use crate::proxy::accrual::terms::{GRACE_S, MARGIN_S, Object};
+use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Renewal, Terms, log_unusable};
+use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 
-/// How long something that failed is left alone, and the longest time between two looks at a store
-/// that takes up files.
-const RETRY: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_secs(60);
+/// How long a job is left alone that could not be renewed.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+/// The least time between two holds of a store that get smaller while no files are added: each is
+/// an entry.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// How long after files were added upstream is believed what a store keeps, in seconds: the count
-/// of those that are being taken up may be late.
-const BELIEVED_AFTER_S: i64 = 60;
+const HOUR_S: i64 = 3_600;
+/// How long after a store was held upstream is asked what it keeps, in seconds: after files were
+/// added, the count of those that are being taken up may be late.
+pub(super) const BELIEVED_AFTER_S: i64 = 60;
 /// How long before the end of a hold the next one is taken for a container of which upstream says
 /// nothing, or the container is deleted even if others' holds alone are in the way, in seconds.
 const LAST_S: i64 = 30;
@@ -49,15 +48,27 @@ impl Accrual {
         // Behind the pools of the shards is that of the guard's own questions.
         let own = rules.upstream_key.as_ref().filter(|_| terms.is_own).zip(rules.upstreams.last());
         let asker = own.map(|(authorization, upstream)| Asker { upstream, authorization });
-        if open.job.kind == CONTAINER {
-            self.look_at_container(asker, open, &terms).await
-        } else {
-            self.look_at_store(asker, open, &terms, polls).await
+        match &terms.of {
+            Object::Container { idle_s, active_s, .. } => {
+                let life = (*active_s, *idle_s);
+                self.look_at_container(asker, (open, &terms), life, polls).await
+            }
+            Object::VectorStore { beside: Some(store), .. } => {
+                self.look_at_files(asker, (open, &terms), store, polls).await
+            }
+            Object::VectorStore { changed_s, is_held, .. } => {
+                self.look_at_store(asker, (open, &terms), (*changed_s, *is_held), polls).await
+            }
         }
     }
 
-    async fn look_at_container(&self, asker: Option<Asker<'_>>, open: &OpenJob, terms: &Terms) -> Seen {
-        let Object::Container { idle_s, active_s, .. } = terms.of else { return Seen::Later(PAUSE) };
+    async fn look_at_container(
+        &self,
+        asker: Option<Asker<'_>>,
+        (open, terms): (&OpenJob, &Terms),
+        (active_s, idle_s): (i64, i64),
+        polls: u32,
+    ) -> Seen {
         let (id, now_s) = (&open.job.object, self.now_s());
         let mut active_s = self.used_s(id).await.unwrap_or(active_s).max(active_s);
         let presumed_s = active_s.saturating_add(idle_s);
@@ -73,11 +84,12 @@ impl Accrual {
         }
         if asked_s <= now_s {
             let Some(asker) = asker else {
-                // Only its client's own key can ask for it.
+                // Only its client's own key can ask for it. If it was used meanwhile, it may live.
+                self.charge_uses(id).await;
                 self.end(CONTAINER, id, presumed_s, "it was not used for as long as it lives then").await;
                 return Seen::Done;
             };
-            let shown = self.ask(asker, "/containers", id, &open.hold.attribution).await;
+            let shown = asker.show("/containers", id, &open.hold.attribution).await;
             match shown.map(|shown| Container::read(&shown).filter(|container| container.id == *id)) {
                 Ok(Some(container)) if container.is_over => {
                     self.saw_over(&Container { idle_s: container.idle_s.or(Some(idle_s)), ..container })
@@ -85,10 +97,17 @@ impl Accrual {
                     return Seen::Done;
                 }
                 Ok(Some(container)) => active_s = container.active_s.unwrap_or(now_s).max(active_s),
-                Err(NotShown::Gone) => return Seen::Gone,
-                Ok(None) | Err(NotShown::Failed) if now_s < last_s => return Seen::Later(RETRY),
+                Err(Asked::Gone) => return Seen::Gone,
+                Ok(None) | Err(_) if now_s < last_s => {
+                    return Seen::Later(pause_after(polls).min(seconds(last_s.saturating_sub(now_s))));
+                }
+                Ok(None) | Err(_) if presumed_s.saturating_add(HOUR_S) <= now_s => {
+                    self.charge_uses(id).await;
+                    self.end(CONTAINER, id, now_s, "for an hour upstream did not say whether it lives").await;
+                    return Seen::Done;
+                }
                 // It may live, and what it is billed from now on has to be held.
-                Ok(None) | Err(NotShown::Failed) => {}
+                Ok(None) | Err(_) => {}
             }
         }
         let next = terms.next_of_container(self.fees(), active_s, now_s);
@@ -97,29 +116,27 @@ impl Accrual {
             Renewal::Later => Seen::Later(RETRY),
             // They may end in time.
             Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => Seen::Later(RETRY),
-            Renewal::Refused(denial) => self.delete(asker, open, &denial).await,
+            Renewal::Refused(denial) => self.delete(asker, open, &denial, polls).await,
         }
     }
 
     /// Deletes a container whose next minutes no limit leaves room for.
-    async fn delete(&self, asker: Option<Asker<'_>>, open: &OpenJob, denial: &Denial) -> Seen {
+    async fn delete(&self, asker: Option<Asker<'_>>, open: &OpenJob, denial: &Denial, polls: u32) -> Seen {
         let id = &open.job.object;
         self.guard.core().note_denial(denial);
         // That of a client's own key goes on; its minutes are charged once it ends.
-        let Some(asker) = asker else { return Seen::Later(PAUSE) };
-        let sent = self.send(asker, Method::DELETE, "/containers", id, &open.hold.attribution).await;
-        let is_deleted = match sent {
-            Some((status, body)) if status == 404 && usage::is_error_envelope(&body) => return Seen::Gone,
-            Some((status, _)) => status.is_success(),
-            None => false,
-        };
-        if !is_deleted {
-            tracing::error!(
-                event = "container_not_deleted",
-                object = id,
-                "a container whose limit is used up can't be deleted; its minutes are charged"
-            );
-            return Seen::Later(RETRY);
+        let Some(asker) = asker else { return Seen::Later(PAUSE_MAX) };
+        match asker.delete("/containers", id, &open.hold.attribution).await {
+            Ok(()) => {}
+            Err(Asked::Gone) => return Seen::Gone,
+            Err(_) => {
+                tracing::error!(
+                    event = "container_not_deleted",
+                    object = id,
+                    "a container whose limit is used up can't be deleted; its minutes are charged"
+                );
+                return Seen::Later(pause_after(polls));
+            }
         }
         tracing::warn!(
             event = "container_deleted",
@@ -134,54 +151,64 @@ impl Accrual {
     async fn look_at_store(
         &self,
         asker: Option<Asker<'_>>,
-        open: &OpenJob,
-        terms: &Terms,
+        (open, terms): (&OpenJob, &Terms),
+        (changed_s, is_held): (i64, bool),
         polls: u32,
     ) -> Seen {
-        let Object::VectorStore { bytes, file_bytes, changed_s, is_held } = terms.of else {
-            return Seen::Later(PAUSE);
-        };
         let now_s = self.now_s();
-        let believed_s = changed_s.saturating_add(BELIEVED_AFTER_S);
+        // What was not held is tried again at once, now that what has passed is booked.
+        let is_tried_again = !is_held && polls == 0;
+        let since_s = if is_tried_again { changed_s } else { terms.from_s };
+        let believed_s = since_s.saturating_add(BELIEVED_AFTER_S);
         if now_s < believed_s {
             return Seen::Later(seconds(believed_s.saturating_sub(now_s)));
         }
         let shown = match asker {
-            Some(asker) => self.ask(asker, "/vector_stores", &open.job.object, &open.hold.attribution).await,
-            None => Err(NotShown::Failed),
+            Some(asker) => asker.show("/vector_stores", &open.job.object, &open.hold.attribution).await,
+            None => Err(Asked::Failed),
         };
         let store = match shown {
             Ok(shown) => VectorStore::read(&shown).filter(|store| store.id == open.job.object),
-            Err(NotShown::Gone) => return Seen::Gone,
-            Err(NotShown::Failed) => None,
+            Err(Asked::Gone) => return Seen::Gone,
+            Err(_) => None,
         };
         if store.as_ref().is_some_and(|store| store.is_over) {
             self.end(&open.job.kind, &open.job.object, now_s, "it has expired").await;
             return Seen::Done;
         }
+        let (bytes, file_bytes) = terms.stored();
+        let known = store.as_ref().map_or(bytes, |store| store.bytes_max(file_bytes));
+        let has_grown = mebibytes(known) > mebibytes(bytes);
+        let has_shrunk = mebibytes(known) < mebibytes(bytes);
+        let pending = store.as_ref().map(|store| store.pending);
         let next_s = terms.until_s.saturating_sub(MARGIN_S);
-        let known =
-            store.as_ref().map(|store| store.bytes.saturating_add(store.pending.saturating_mul(file_bytes)));
-        let is_changed = known.is_some_and(|known| known.div_ceil(1 << 20) != bytes.div_ceil(1 << 20));
-        // What was not held is tried again at once, now that what has passed is booked.
-        let is_tried_again = !is_held && polls == 0;
-        if now_s >= next_s || is_changed || is_tried_again {
-            let next = terms.next_of_store((known.unwrap_or(bytes), file_bytes), self.fees(), now_s);
+        let shrinks_s = match pending {
+            // Once after files were added.
+            Some(0) if terms.from_s <= changed_s => now_s,
+            Some(_) | None => terms.from_s.saturating_add(HOUR_S),
+        };
+        if now_s >= next_s || has_grown || has_shrunk && now_s >= shrinks_s || is_tried_again {
+            let next = terms.next_of_store(known, self.fees(), now_s);
             // Where the store has not grown, the period may go on as it is.
-            let left_s =
-                if known.is_none_or(|known| known <= bytes) { next_s.saturating_sub(now_s) } else { 0 };
+            let left_s = if has_grown { 0 } else { next_s.saturating_sub(now_s) };
             return self.renew_store(open, next, (is_held, left_s)).await;
         }
-        match store {
-            Some(store) if store.pending == 0 => Seen::Later(seconds(next_s.saturating_sub(now_s))),
+        match pending {
+            Some(0) if has_shrunk => Seen::Later(seconds(next_s.min(shrinks_s).saturating_sub(now_s))),
+            Some(0) => Seen::Later(seconds(next_s.saturating_sub(now_s))),
             None if asker.is_none() => Seen::Later(seconds(next_s.saturating_sub(now_s))),
-            Some(_) | None => Seen::Later(Duration::from_secs(1 << polls.min(6)).min(PAUSE)),
+            Some(_) | None => Seen::Later(pause_after(polls)),
         }
     }
 
     /// Has the next period of a vector store held or, where no limit leaves room for it, booked
     /// when it is over: it is never deleted.
-    async fn renew_store(&self, open: &OpenJob, next: Terms, (was_held, left_s): (bool, i64)) -> Seen {
+    pub(super) async fn renew_store(
+        &self,
+        open: &OpenJob,
+        next: Terms,
+        (was_held, left_s): (bool, i64),
+    ) -> Seen {
         let now_s = self.now_s();
         let denial = match self.renew(open, now_s, &next).await {
             Renewal::Done => return Seen::Done,
@@ -208,6 +235,11 @@ impl Accrual {
     }
 }
 
-fn seconds(of: i64) -> Duration {
+/// The units that storage is held by.
+pub(super) const fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+pub(super) fn seconds(of: i64) -> Duration {
     Duration::from_secs(u64::try_from(of).unwrap_or(0).max(1))
 }

@@ -59,6 +59,10 @@ pub(super) enum Object {
         changed_s: i64,
         /// Whether its storage is held.
         is_held: bool,
+        /// The store that the bytes are in, where the job is one of files that are held beside the
+        /// hold of their store.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<String>,
     },
 }
 
@@ -102,7 +106,7 @@ impl Terms {
         now_s: i64,
         is_own: bool,
     ) -> Self {
-        let of = Object::VectorStore { bytes, file_bytes, changed_s: now_s, is_held: true };
+        let of = Object::VectorStore { bytes, file_bytes, changed_s: now_s, is_held: true, beside: None };
         let until_s = now_s.saturating_add(STORED_S);
         Self { is_own, from_s: now_s, until_s, rate: fees[Class::VectorStorage], of }
     }
@@ -163,24 +167,40 @@ impl Terms {
         Self { is_own: self.is_own, from_s, until_s, rate: known.unwrap_or(self.rate), of }
     }
 
-    /// The next period of a vector store, in which it keeps other bytes at the most.
-    pub(super) fn next_of_store(&self, (bytes, file_bytes): (u64, u64), fees: &Rates, now_s: i64) -> Self {
-        let next = Self::vector_store((bytes, file_bytes), fees, now_s, self.is_own);
-        let Object::VectorStore { changed_s, .. } = self.of else { return next };
-        let of = Object::VectorStore { bytes, file_bytes, changed_s, is_held: true };
-        Self { of, ..next }
+    /// The most bytes that a store keeps, and that each file adds that is being taken up.
+    pub(super) fn stored(&self) -> (u64, u64) {
+        match self.of {
+            Object::VectorStore { bytes, file_bytes, .. } => (bytes, file_bytes),
+            Object::Container { .. } => (0, 0),
+        }
     }
 
-    /// The same from a time on, at which files were added: it keeps so many bytes, or more, and
-    /// each of its files so many, or more.
-    pub(super) fn grown(&self, (least, file_least): (u64, u64), now_s: i64) -> Self {
-        let mut grown = Self { from_s: now_s, ..self.clone() };
-        if let Object::VectorStore { bytes, file_bytes, changed_s, .. } = &mut grown.of {
-            *bytes = (*bytes).max(least);
-            *file_bytes = (*file_bytes).max(file_least);
-            *changed_s = now_s;
+    /// The next period of a vector store, in which it keeps other bytes at the most.
+    pub(super) fn next_of_store(&self, most: u64, fees: &Rates, now_s: i64) -> Self {
+        let mut of = self.of.clone();
+        if let Object::VectorStore { bytes, is_held, .. } = &mut of {
+            (*bytes, *is_held) = (most, true);
+        }
+        let until_s = now_s.saturating_add(STORED_S);
+        Self { is_own: self.is_own, from_s: now_s, until_s, rate: fees[Class::VectorStorage], of }
+    }
+
+    /// The same once files were added to it, whose own terms are these.
+    pub(super) fn grown(&self, added: &Self, fees: &Rates, now_s: i64) -> Self {
+        let ((kept, each), (more, each_of_more)) = (self.stored(), added.stored());
+        let mut grown = self.next_of_store(kept.saturating_add(more), fees, now_s);
+        if let Object::VectorStore { file_bytes, changed_s, .. } = &mut grown.of {
+            (*file_bytes, *changed_s) = (each.max(each_of_more), now_s);
         }
         grown
+    }
+
+    /// Those of files that are held beside the hold of their store.
+    pub(super) fn beside(mut self, store: &str) -> Self {
+        if let Object::VectorStore { beside, .. } = &mut self.of {
+            *beside = Some(store.to_owned());
+        }
+        self
     }
 
     /// The same without a hold, for a shorter time.

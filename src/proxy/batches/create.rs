@@ -80,9 +80,7 @@ impl Proxy {
         let nothing = Arc::new(self.attribution(caller, BATCHES, &Demand::default(), tags.clone(), None));
         // A batch is one request to rates, and takes nothing of those of tokens.
         let rates = rate_headers(&self.guard.pace(&nothing).await?);
-        if !self.guard.may_begin_job() {
-            return Err(Refusal::Overloaded);
-        }
+        self.guard.may_begin_job(&caller.key.id)?;
         let file = self.batch_file(rules, caller, &asked.input_file_id).await?;
         well_formed(&file, &asked.endpoint)?;
         let (named, lines): (Vec<ObjectReference>, Vec<u64>) = file.named().into_iter().unzip();

@@ -30,7 +30,7 @@ impl Proxy {
         (pricing, depth): (Pricing, Depth),
     ) -> Result<Option<BatchFile>, Refusal> {
         // One at a time: a scan reads all of a file.
-        let Some(_scanning) = self.guard.settling(SCAN, &of.id) else { return Err(Refusal::Busy) };
+        let Some(_scanning) = self.guard.exclusive(SCAN, &of.id) else { return Err(Refusal::Busy) };
         let path = format!("/files/{}/content", encoded(&of.id));
         let (upstream, key) = (self.upstream(rules), &caller.key.id);
         let answer = match asking::found(upstream, &caller.authorization, &path, key).await {

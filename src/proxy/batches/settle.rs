@@ -94,7 +94,7 @@ impl BatchSettler {
             return Asked::Running;
         }
         // One settles it: its output may have gigabytes.
-        let Some(_settling) = self.guard.settling(BATCH, id) else { return Asked::Running };
+        let Some(_settling) = self.guard.exclusive(BATCH, id) else { return Asked::Running };
         let Some(terms) = BatchTerms::read(&open.job.terms) else {
             let note = "its terms are not known any more";
             self.end_one(&open.job.object, Outcome::Unknown, note).await;

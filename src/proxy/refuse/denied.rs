@@ -59,7 +59,7 @@ fn too_many_meters(limit: &Limit) -> Answer {
 }
 
 /// A count with a comma before each three digits.
-fn grouped(count: usize) -> String {
+pub(super) fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {

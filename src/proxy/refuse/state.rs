@@ -2,7 +2,18 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, client, retry, server};
+use super::denied::grouped;
+use super::{Answer, Refusal, client, retry, server};
+use crate::guard::jobs::{JOBS_OF_KEY_MAX, TooManyJobs};
+
+impl From<TooManyJobs> for Refusal {
+    fn from(refused: TooManyJobs) -> Self {
+        match refused {
+            TooManyJobs::OfKey => Self::TooManyJobs,
+            TooManyJobs::InAll => Self::Overloaded,
+        }
+    }
+}
 
 pub(super) fn conversation_changed() -> Answer {
     let message =
@@ -30,8 +41,24 @@ pub(super) fn too_slow() -> Answer {
 
 pub(super) fn busy() -> Answer {
     let message = "Too many questions of this kind are being answered. Please try again in 1s.".to_owned();
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, true, Some(1));
-    let status = StatusCode::TOO_MANY_REQUESTS;
+    let mut answer = too_many(message);
+    retry(&mut answer.headers, true, Some(1));
+    answer
+}
+
+/// Its jobs end in hours or not at all, so that a retry is of no use.
+pub(super) fn too_many_jobs() -> Answer {
+    let message = format!(
+        "This key has {} background responses, batches, containers and vector stores that have not ended, which is \
+         the most that a key may have. Delete some, or wait until some have ended.",
+        grouped(JOBS_OF_KEY_MAX)
+    );
+    let mut answer = too_many(message);
+    retry(&mut answer.headers, false, None);
+    answer
+}
+
+fn too_many(message: String) -> Answer {
+    let (status, headers) = (StatusCode::TOO_MANY_REQUESTS, HeaderMap::new());
     Answer { status, message, kind: "requests", param: None, code: Some("rate_limit_exceeded"), headers }
 }

@@ -1,0 +1,113 @@
+//! Files that are added to a vector store.
+//!
+//! The most that they may take is held before they are added. Then the hold of the store is
+//! replaced by one for the whole store, and theirs is released. For a moment both are held, and
+//! where a limit leaves no room for that, the files have a job of their own beside that of the
+//! store, until the hold of the store is for them as well.
+
+use crate::guard::{Ending, Reservation};
+use crate::ledger::entry::OpenJob;
+use crate::protocol::openai::hosted::VectorStore;
+use crate::proxy::accrual::periods::{BELIEVED_AFTER_S, RETRY, Seen, mebibytes, seconds};
+use crate::proxy::accrual::terms::{MARGIN_S, Object};
+use crate::proxy::accrual::{Accrual, Asker, PAUSE, Renewal, Terms, VECTOR_STORE};
+use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
+
+/// How often it is tried to replace the hold of a store that others replace at the same time.
+const GROW_ATTEMPTS: u32 = 40;
+/// The name under which that is noted.
+const GROWING: &str = "growing";
+
+impl Accrual {
+    /// Follows files that upstream has taken into a store, by the hold and the terms that were made
+    /// for them. If no job follows the store, they are those of the whole store.
+    pub(in crate::proxy) async fn grow(&self, store: &str, added: &Terms, hold: Reservation) {
+        for _ in 0..GROW_ATTEMPTS {
+            // One at a time, so that not each of them holds the whole store for a moment.
+            let Some(_growing) = self.guard.exclusive(GROWING, store) else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let Ok(found) = self.find(VECTOR_STORE, store).await else { break };
+            let Some(open) = found else {
+                self.begin(hold, VECTOR_STORE, store, added).await;
+                return;
+            };
+            let Ok(terms) = Terms::read(&open.job.terms) else { break };
+            let now_s = self.now_s();
+            match self.renew(&open, now_s, &terms.grown(added, self.fees(), now_s)).await {
+                Renewal::Done => {
+                    let note = Some("its files are held with their store");
+                    hold.release(Ending { status: 200, note, ..Ending::default() });
+                    return;
+                }
+                Renewal::Refused(_) => break,
+                Renewal::Later => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        let object = format!("{store}/{}", hold.hold().id);
+        self.begin(hold, VECTOR_STORE, &object, &added.clone().beside(store)).await;
+    }
+
+    /// Looks at files that are held beside their store: once the hold of the store is for them as
+    /// well, their job ends.
+    pub(super) async fn look_at_files(
+        &self,
+        asker: Option<Asker<'_>>,
+        (open, terms): (&OpenJob, &Terms),
+        store: &str,
+        polls: u32,
+    ) -> Seen {
+        let now_s = self.now_s();
+        let Object::VectorStore { changed_s, is_held, .. } = terms.of else { return Seen::Later(PAUSE_MAX) };
+        let Ok(found) = self.find(VECTOR_STORE, store).await else { return Seen::Later(RETRY) };
+        let of_store = found.and_then(|open| Terms::read(&open.job.terms).ok().map(|terms| (open, terms)));
+        let Some((of_store, kept)) = of_store else {
+            self.end(&open.job.kind, &open.job.object, now_s, "its store has ended").await;
+            return Seen::Done;
+        };
+        let believed_s = changed_s.saturating_add(BELIEVED_AFTER_S);
+        if asker.is_some() && now_s < believed_s {
+            return Seen::Later(seconds(believed_s.saturating_sub(now_s)));
+        }
+        match self.hold_with_store(asker, (&of_store, &kept), terms).await {
+            Ok(true) => {
+                self.end(&open.job.kind, &open.job.object, now_s, "it is held with its store").await;
+                Seen::Done
+            }
+            Ok(false) if now_s >= terms.until_s.saturating_sub(MARGIN_S) => {
+                let next = terms.next_of_store(terms.stored().0, self.fees(), now_s);
+                self.renew_store(open, next, (is_held, 0)).await
+            }
+            Ok(false) => Seen::Later(PAUSE_MAX),
+            Err(Asked::Gone) => Seen::Gone,
+            Err(Asked::Ended | Asked::Running | Asked::Failed) => Seen::Later(pause_after(polls)),
+        }
+    }
+
+    /// Has the hold of a store cover files that are held beside it; returns whether it does. Upstream
+    /// says how large the store is with them.
+    async fn hold_with_store(
+        &self,
+        asker: Option<Asker<'_>>,
+        (open, kept): (&OpenJob, &Terms),
+        added: &Terms,
+    ) -> Result<bool, Asked> {
+        let now_s = self.now_s();
+        let mut next = kept.grown(added, self.fees(), now_s);
+        if let Some(asker) = asker {
+            let shown = asker.show("/vector_stores", &open.job.object, &open.hold.attribution).await?;
+            let shown = VectorStore::read(&shown).filter(|shown| shown.id == open.job.object);
+            let most = shown.ok_or(Asked::Failed)?.bytes_max(next.stored().1);
+            next = next.next_of_store(most, self.fees(), now_s);
+        }
+        if mebibytes(next.stored().0) <= mebibytes(kept.stored().0) {
+            return Ok(true);
+        }
+        match self.renew(open, now_s, &next).await {
+            Renewal::Done => Ok(true),
+            Renewal::Refused(_) => Ok(false),
+            Renewal::Later => Err(Asked::Failed),
+        }
+    }
+}
