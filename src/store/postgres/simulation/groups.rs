@@ -84,14 +84,14 @@ impl Database {
         for hold in &orphans {
             self.lock(id, Row::Hold(*hold)).await?;
             let state = self.state();
-            let node = state.tables.holds.get(hold).and_then(|row| row.node);
+            let node = state.tables.holds.get(hold).map(|row| row.node);
             if node.is_some_and(|node| state.tables.nodes[node].state != NodeState::Alive) {
                 rows.orphans.push(*hold);
             }
         }
         for hold in wants.jobs.iter().copied().collect::<BTreeSet<u64>>() {
             self.lock(id, Row::Job(hold)).await?;
-            if self.state().tables.holds.get(&hold).is_some_and(|row| row.node.is_none()) {
+            if self.state().tables.jobs.contains_key(&hold) {
                 rows.jobs.push(hold);
             }
         }
@@ -173,7 +173,11 @@ impl Database {
             if !written.crossings.is_empty() {
                 sleep(self.delay(self.plan.slow_ms)).await;
             }
-            if written.is_refused() {
+            let objects = written.jobs.iter().map(|open| (&open.job.kind, &open.job.object));
+            for (kind, object) in objects.collect::<BTreeSet<_>>() {
+                self.lock(id, Row::NewJob(kind.clone(), object.clone())).await?;
+            }
+            if written.is_refused() || self.state().tables.has_second_job(&written) {
                 self.roll_back(id);
                 return Ok(Committed::Refused);
             }

@@ -40,6 +40,8 @@ pub(super) enum Row {
     Hold(u64),
     Job(u64),
     Entry(u64),
+    /// The kind and object of a job that is being inserted: others who insert it wait.
+    NewJob(String, String),
 }
 
 /// Who has locked which rows, by numbers of connections.
