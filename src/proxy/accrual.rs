@@ -132,13 +132,23 @@ impl Accrual {
     /// Leaves a hold to the job of an object that upstream has made; returns whether it is one now.
     /// Where that can't be written, the hold is charged.
     pub(super) async fn begin(&self, reservation: Reservation, kind: &str, id: &str, terms: &Terms) -> bool {
-        let refused = match job(kind, id, terms) {
-            Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
-            Ok(_) | Err(_) => Err(reservation),
-        };
-        let Err(reservation) = refused else { return true };
+        let Err(reservation) = self.detach(reservation, kind, id, terms).await else { return true };
         charge_unfollowed(reservation, id);
         false
+    }
+
+    /// The same; a hold that is not that of the object's job comes back.
+    async fn detach(
+        &self,
+        reservation: Reservation,
+        kind: &str,
+        id: &str,
+        terms: &Terms,
+    ) -> Result<(), Reservation> {
+        match job(kind, id, terms) {
+            Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
+            Ok(_) | Err(_) => Err(reservation),
+        }
     }
 
     /// The job of an object, if one runs; an error is logged.
@@ -258,15 +268,17 @@ impl Accrual {
     pub(super) async fn grow(&self, id: &str, added: AddedFiles, terms: &Terms, mut hold: Reservation) {
         for _ in 0..GROW_ATTEMPTS {
             let Ok(found) = self.find(VECTOR_STORE, id).await else { break };
-            let Some(open) = found else {
-                self.begin(hold, VECTOR_STORE, id, terms).await;
-                return;
+            let done = if let Some(open) = found {
+                let now_s = self.now_s();
+                let least = bytes_of(&open).saturating_add(added.bytes_max());
+                let next = terms.grown((least, file_bytes_of(&open)), now_s);
+                hold = self.enlarged(hold, &next).await;
+                self.renew_with(&open, now_s, &next, hold).await
+            } else {
+                // Others who add files to the store may begin its job first.
+                self.detach(hold, VECTOR_STORE, id, terms).await
             };
-            let now_s = self.now_s();
-            let least = bytes_of(&open).saturating_add(added.bytes_max());
-            let next = terms.grown((least, file_bytes_of(&open)), now_s);
-            hold = self.enlarged(hold, &next).await;
-            match self.renew_with(&open, now_s, &next, hold).await {
+            match done {
                 Ok(()) => return,
                 Err(back) => hold = back,
             }
