@@ -81,9 +81,16 @@ impl Database {
         }
         self.lock_rates(id, wants, &mut rows).await?;
         let orphans: BTreeSet<u64> = wants.orphans.iter().copied().collect();
-        for hold in &orphans {
+        let holds = wants.holds.iter().chain(&orphans).copied().collect::<BTreeSet<u64>>();
+        for hold in &holds {
             self.lock(id, Row::Hold(*hold)).await?;
             let state = self.state();
+            if state.tables.holds.contains_key(hold) && wants.holds.contains(hold) {
+                rows.holds.push(*hold);
+            }
+            if !orphans.contains(hold) {
+                continue;
+            }
             let node = state.tables.holds.get(hold).map(|row| row.node);
             if node.is_some_and(|node| state.tables.nodes[node].state != NodeState::Alive) {
                 rows.orphans.push(*hold);
@@ -172,6 +179,9 @@ impl Database {
             }
             if !written.crossings.is_empty() {
                 sleep(self.delay(self.plan.slow_ms)).await;
+            }
+            for hold in &written.ended {
+                self.wait_for(id, &Row::Hold(*hold)).await?;
             }
             let objects = written.jobs.iter().map(|open| (&open.job.kind, &open.job.object));
             for (kind, object) in objects.collect::<BTreeSet<_>>() {

@@ -86,6 +86,11 @@ impl Locks {
         self.rows.contains_key(row)
     }
 
+    /// Whether another connection has locked a row.
+    pub(super) fn is_locked_by_other(&self, by: u64, row: &Row) -> bool {
+        self.is_locked(row) && !self.has(by, row)
+    }
+
     /// Unlocks all rows of a connection; each goes to the first that still waits for it.
     pub(super) fn release(&mut self, by: u64) {
         for row in self.of.remove(&by).unwrap_or_default() {
