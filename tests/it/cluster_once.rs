@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spendguard::domain::Money;
 use spendguard::domain::demand::Bound;
-use spendguard::guard::{Ending, Reservation, ReserveRequest};
+use spendguard::guard::{Denied, Ending, Reservation, ReserveRequest};
 use spendguard::ledger::entry::{Attribution, Job};
 
 use crate::accrual;
@@ -174,13 +174,22 @@ fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_i
 /// A hold of a request that was sent.
 async fn sent(house: &House, nano: i64) -> Reservation {
     let bound = Bound { cost: Money::from_nano(nano), ..Bound::default() };
-    let request = ReserveRequest {
-        rules_version: house.guard.core().rules_version(),
-        ..ReserveRequest::new(Arc::new(Attribution::default()), bound)
-    };
-    let mut reservation = house.guard.reserve(request).await.unwrap();
-    reservation.mark_sent();
-    reservation
+    for _ in 0..20 {
+        let request = ReserveRequest {
+            rules_version: house.guard.core().rules_version(),
+            ..ReserveRequest::new(Arc::new(Attribution::default()), bound)
+        };
+        match house.guard.reserve(request).await {
+            Ok(mut reservation) => {
+                reservation.mark_sent();
+                return reservation;
+            }
+            // Another guard has made its key meanwhile.
+            Err(Denied::Outdated) => {}
+            Err(denied) => panic!("{denied:?}"),
+        }
+    }
+    panic!("the rules don't come to rest");
 }
 
 #[test]
