@@ -184,7 +184,15 @@ impl Call {
         match self {
             Self::Job(hold, ..) => Some(hold),
             Self::EndJob(_, _, renewed, _) => renewed.as_ref().map(|renewed| &renewed.hold),
-            _ => None,
+            Self::Reserve(_)
+            | Self::Take(_)
+            | Self::GiveBack(..)
+            | Self::End(..)
+            | Self::Charge(_)
+            | Self::Correct(_)
+            | Self::Crossings(..)
+            | Self::Objects(..)
+            | Self::Flush(_) => None,
         }
     }
 

@@ -18,7 +18,9 @@ use crate::store::postgres::simulation::clients::{self, KEYS};
 use crate::store::postgres::simulation::connection::Connection;
 use crate::store::postgres::simulation::database::Ended;
 use crate::store::postgres::simulation::guard::Guard;
-use crate::store::postgres::simulation::oracle::{Period, STORE, number_of, object_id, passed, span_text};
+use crate::store::postgres::simulation::oracle::{
+    Object, Period, STORE, number_of, object_id, passed, span_text,
+};
 
 /// How long the hold of a period suffices, in seconds: longer than an object lives.
 const HELD_S: i64 = 60;
@@ -147,7 +149,7 @@ async fn delete(guard: &Guard, object: u64) {
 /// Ends a job whose object is over.
 pub(super) fn look(guard: &Guard, open: &OpenJob) {
     let object = number_of(&open.job.object);
-    let over_ms = guard.database.state().oracle.objects.get(&object).and_then(|object| object.over_ms());
+    let over_ms = guard.database.state().oracle.objects.get(&object).and_then(Object::over_ms);
     let (Some(over_ms), Some(_claim)) = (over_ms, guard.claim(object)) else { return };
     if let Ok(slot) = Arc::clone(&guard.slots).try_acquire_owned() {
         let until_ms = over_ms.max(Period::read(&open.job.terms).from_ms);

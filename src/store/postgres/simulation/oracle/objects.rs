@@ -154,8 +154,9 @@ impl Oracle {
 
     /// Upstream deletes all objects.
     pub(in crate::store::postgres::simulation) fn end_objects(&mut self, now_ms: i64) {
-        let numbers: Vec<u64> = self.objects.keys().copied().collect();
-        numbers.into_iter().for_each(|number| self.end_object(number, now_ms));
+        for object in self.objects.values_mut() {
+            object.over_ms.get_or_insert(now_ms);
+        }
     }
 
     /// Upstream charges all objects for the time until now.
