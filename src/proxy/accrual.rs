@@ -130,13 +130,23 @@ impl Accrual {
     /// Leaves a hold to the job of an object that upstream has made; returns whether it is one now.
     /// Where that can't be written, the hold is charged.
     pub(super) async fn begin(&self, reservation: Reservation, kind: &str, id: &str, terms: &Terms) -> bool {
-        let refused = match job(kind, id, &terms.clone().made(self.now_s())) {
-            Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
-            Ok(_) | Err(_) => Err(reservation),
-        };
-        let Err(reservation) = refused else { return true };
+        let Err(reservation) = self.detach(reservation, kind, id, terms).await else { return true };
         charge_unfollowed(reservation, id);
         false
+    }
+
+    /// The same; a hold that is not that of the object's job comes back.
+    async fn detach(
+        &self,
+        reservation: Reservation,
+        kind: &str,
+        id: &str,
+        terms: &Terms,
+    ) -> Result<(), Reservation> {
+        match job(kind, id, &terms.clone().made(self.now_s())) {
+            Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
+            Ok(_) | Err(_) => Err(reservation),
+        }
     }
 
     /// The job of an object, if one runs; an error is logged.

@@ -7,6 +7,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use spendguard::domain::Money;
+use spendguard::domain::demand::Bound;
+use spendguard::guard::{Denied, Ending, Reservation, ReserveRequest};
+use spendguard::ledger::entry::{Attribution, Job};
 
 use crate::accrual;
 use crate::alerts::Receiver;
@@ -164,5 +168,93 @@ fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_i
         let charged =
             "SELECT count(*), sum(cost_nano) FROM entry WHERE endpoint = '/v1/containers' AND cost_nano > 0";
         assert_eq!(postgres.ask(charged), "1|7500000", "five minutes, once");
+    });
+}
+
+/// A hold of a request that was sent.
+async fn sent(house: &House, nano: i64) -> Reservation {
+    let bound = Bound { cost: Money::from_nano(nano), ..Bound::default() };
+    for _ in 0..20 {
+        let request = ReserveRequest {
+            rules_version: house.guard.core().rules_version(),
+            ..ReserveRequest::new(Arc::new(Attribution::default()), bound)
+        };
+        match house.guard.reserve(request).await {
+            Ok(mut reservation) => {
+                reservation.mark_sent();
+                return reservation;
+            }
+            // Another guard has made its key meanwhile.
+            Err(Denied::Outdated) => {}
+            Err(denied) => panic!("{denied:?}"),
+        }
+    }
+    panic!("the rules don't come to rest");
+}
+
+#[test]
+fn of_guards_that_begin_the_job_of_an_object_at_once_one_does_and_the_hold_of_the_other_is_its_own() {
+    run(async {
+        let postgres = Postgres::start();
+        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
+        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        for round in 0..8 {
+            let (kind, object) = ("test".to_owned(), format!("object_{round}"));
+            let job = Job { kind, object: object.clone(), deadline_s: i64::MAX, terms: String::new() };
+            let (of_a, of_b) = (sent(&a, 3_000).await, sent(&b, 3_000).await);
+            let begun = tokio::join!(a.guard.detach(of_a, job.clone()), b.guard.detach(of_b, job));
+            let lost = match begun {
+                (Ok(()), Err(lost)) | (Err(lost), Ok(())) => lost,
+                begun => panic!("{begun:?}"),
+            };
+            assert_eq!(postgres.ask("SELECT count(*) FROM job"), "1");
+            // As the hold of a request whose object can't be followed.
+            lost.assume(Ending::default());
+            let (job, _) = a.guard.resume_job("test", &object).await.unwrap().unwrap();
+            job.release(Ending::default());
+            a.settled().await;
+            b.settled().await;
+            assert_eq!(postgres.ask("SELECT count(*) FROM job"), "0");
+        }
+        assert_eq!(a.meter("all").await["held"], "0");
+        let charged = postgres.ask("SELECT count(*), sum(cost_nano) FROM entry WHERE basis = 'assumed'");
+        assert_eq!(charged, "8|24000", "each once");
+    });
+}
+
+#[test]
+fn files_that_guards_add_at_once_to_a_store_without_a_job_are_all_followed_by_one_job() {
+    run(async {
+        let postgres = Postgres::start();
+        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
+        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let bearer = format!("Bearer {}", a.key);
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let post = async |house: &House, path: &str, body: Value| {
+            call(&house.proxy, Method::POST, path, &headers, body.to_string().into()).await
+        };
+        for number in 0..6 {
+            accrual::knows_file(&a, &format!("file-{number}")).await;
+        }
+        let store = post(&a, "/v1/vector_stores", json!({ "name": "a" })).await.json();
+        let store = store["id"].as_str().unwrap();
+        let (job, _) = a.guard.resume_job("vector_store", store).await.unwrap().unwrap();
+        job.release(Ending::default());
+        a.guard.core().flush().await.unwrap();
+        let files = format!("/v1/vector_stores/{store}/files");
+        let added = join_all((0..6).map(|number| {
+            let house = if number % 2 == 0 { &a } else { &b };
+            post(house, &files, json!({ "file_id": format!("file-{number}") }))
+        }));
+        let added = added.await;
+        assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
+        a.guard.core().flush().await.unwrap();
+        b.guard.core().flush().await.unwrap();
+        assert_eq!(postgres.ask("SELECT count(*) FROM job WHERE kind = 'vector_store'"), "1");
+        assert_eq!(postgres.ask("SELECT count(*) FROM hold"), "0");
+        assert_eq!(postgres.ask("SELECT count(*) FROM entry WHERE basis = 'assumed'"), "0");
+        let held: f64 = a.meter("all").await["held"].as_str().unwrap().parse().unwrap();
+        // Some may have seen at upstream what others had added, and hold it twice.
+        assert!((0.037_5..0.12).contains(&held), "six files of 64 MiB for a day: {held}");
     });
 }

@@ -21,7 +21,7 @@ const GROWING: &str = "growing";
 impl Accrual {
     /// Follows files that upstream has taken into a store, by the hold and the terms that were made
     /// for them. If no job follows the store, they are those of the whole store.
-    pub(in crate::proxy) async fn grow(&self, store: &str, added: &Terms, hold: Reservation) {
+    pub(in crate::proxy) async fn grow(&self, store: &str, added: &Terms, mut hold: Reservation) {
         for _ in 0..GROW_ATTEMPTS {
             // One at a time, so that not each of them holds the whole store for a moment.
             let Some(_growing) = self.guard.exclusive(GROWING, store) else {
@@ -30,8 +30,13 @@ impl Accrual {
             };
             let Ok(found) = self.find(VECTOR_STORE, store).await else { break };
             let Some(open) = found else {
-                self.begin(hold, VECTOR_STORE, store, added).await;
-                return;
+                match self.detach(hold, VECTOR_STORE, store, added).await {
+                    Ok(()) => return,
+                    // Another guard may have begun the job of the store.
+                    Err(back) => hold = back,
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
             };
             let Ok(terms) = Terms::read(&open.job.terms) else { break };
             let now_s = self.now_s();

@@ -179,6 +179,23 @@ impl Call {
         }
     }
 
+    /// The hold that is to be that of a job.
+    pub(super) fn hold_of_job(&self) -> Option<&Arc<Hold>> {
+        match self {
+            Self::Job(hold, ..) => Some(hold),
+            Self::EndJob(_, _, renewed, _) => renewed.as_ref().map(|renewed| &renewed.hold),
+            Self::Reserve(_)
+            | Self::Take(_)
+            | Self::GiveBack(..)
+            | Self::End(..)
+            | Self::Charge(_)
+            | Self::Correct(_)
+            | Self::Crossings(..)
+            | Self::Objects(..)
+            | Self::Flush(_) => None,
+        }
+    }
+
     /// What it writes, for messages; `None` if that is nothing.
     pub(super) fn record(&self) -> Option<String> {
         Some(match self {

@@ -73,6 +73,7 @@ impl Group {
         let mut ids = 0;
         let mut rates = BTreeSet::new();
         let (mut orphans, mut jobs, mut corrected) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let holds = self.calls.iter().filter_map(Call::hold_of_job).map(|hold| hold.id).collect();
         for call in &self.calls {
             match call {
                 Call::Reserve(reserve) => {
@@ -128,7 +129,7 @@ impl Group {
         let (meters, rates) = (wanted.into_iter().collect(), rates.into_iter().collect());
         let corrected = corrected.into_iter().collect();
         let rules_version = ledger.rules_version();
-        Wants { rules_version, meters, orphans, jobs, credit, rates, corrected, ids, summed_from_s }
+        Wants { rules_version, meters, orphans, jobs, holds, credit, rates, corrected, ids, summed_from_s }
     }
 
     /// Decides every call on the rows that it wanted; `None` if a meter lacks its row.

@@ -36,6 +36,7 @@ const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[]
 // Its guard may have come back and taken it over meanwhile.
 const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
                        ORDER BY id FOR UPDATE";
+const HOLDS: &str = "SELECT id FROM hold WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 const JOBS: &str = "SELECT hold_id FROM job WHERE hold_id = ANY($1) ORDER BY hold_id FOR UPDATE";
 const LOCK_CORRECTED: &str = "SELECT 1 FROM entry WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 /// After the lock: what others have corrected while it was waited for is seen.
@@ -61,7 +62,7 @@ impl PgSession {
     /// Sends all statements at once, and returns the rows of each.
     async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
         self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
-        self.prepare(&[ORPHANS, JOBS, LOCK_CORRECTED, BOOKED, &NOW_AND_DAYS]).await?;
+        self.prepare(&[ORPHANS, HOLDS, JOBS, LOCK_CORRECTED, BOOKED, &NOW_AND_DAYS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);
@@ -77,10 +78,11 @@ impl PgSession {
         let lane: [&(dyn ToSql + Sync); 3] = [&self.epoch, &self.lane, &ids];
         let orphans: Vec<i64> = wants.orphans.iter().copied().map(int).collect();
         let jobs: Vec<i64> = wants.jobs.iter().copied().map(int).collect();
+        let holds: Vec<i64> = wants.holds.iter().copied().map(int).collect();
         let corrected: Vec<i64> = wants.corrected.iter().copied().map(int).collect();
-        let [from, orphans, jobs, corrected]: [[&(dyn ToSql + Sync); 1]; 4] =
-            [[&from_s], [&orphans], [&jobs], [&corrected]];
-        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 11] = [
+        let [from, orphans, holds, jobs, corrected]: [[&(dyn ToSql + Sync); 1]; 5] =
+            [[&from_s], [&orphans], [&holds], [&jobs], [&corrected]];
+        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 12] = [
             (true, LOCK_LANE, &lane),
             (!new.is_empty(), NEW_METERS, &new_meters),
             (!wants.meters.is_empty(), METERS, &wanted),
@@ -88,6 +90,7 @@ impl PgSession {
             (!wants.rates.is_empty(), NEW_RATES, &rates),
             (!wants.rates.is_empty(), RATES, &rates),
             (!wants.orphans.is_empty(), ORPHANS, &orphans),
+            (!wants.holds.is_empty(), HOLDS, &holds),
             (!wants.jobs.is_empty(), JOBS, &jobs),
             (!wants.corrected.is_empty(), LOCK_CORRECTED, &corrected),
             (!wants.corrected.is_empty(), BOOKED, &corrected),
@@ -109,7 +112,8 @@ impl PgSession {
     /// Locks and reads what a group wants.
     pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
         let answers = self.asked(wants).await?;
-        let [_, lane, made, meters, credit, _, rates, orphans, jobs, _, booked, now] = &*answers else {
+        let [_, lane, made, meters, credit, _, rates, orphans, holds, jobs, _, booked, now] = &*answers
+        else {
             return Err(WriteError::Silent);
         };
         let Some(lane) = lane.first() else { return Ok(Err(Failure::GivenUp)) };
@@ -124,6 +128,7 @@ impl PgSession {
             made: made.iter().map(made_rows).collect::<Result<_, _>>()?,
             credit: credit.first().map(segments).transpose()?,
             orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            holds: holds.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
             jobs: jobs.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
             booked: booked.iter().map(cost).collect::<Result<_, _>>()?,
             rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,

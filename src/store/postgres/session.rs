@@ -29,6 +29,8 @@ pub(super) struct Wants {
     pub orphans: Vec<u64>,
     /// Holds of jobs that end, which another guard may have ended by now.
     pub jobs: Vec<u64>,
+    /// Holds that are to be those of jobs, which another lane may have ended by now.
+    pub holds: Vec<u64>,
     /// Whether prepaid credit counts.
     pub credit: bool,
     /// The buckets of rates that it takes from or gives back to, in the order of locks.
@@ -68,6 +70,8 @@ pub(super) struct Rows {
     pub orphans: Vec<u64>,
     /// Those of the holds of jobs that are open.
     pub jobs: Vec<u64>,
+    /// Those of the holds that are to be those of jobs that are open.
+    pub holds: Vec<u64>,
     /// What each entry that it corrects comes to with its corrections by now, if it is there.
     pub booked: HashMap<u64, Money>,
     /// The segments of prepaid credit.

@@ -18,6 +18,7 @@ mod log;
 mod members;
 mod operators;
 mod oracle;
+mod periods;
 mod plan;
 mod rows;
 mod rules;

@@ -94,7 +94,7 @@ impl<'a> Decided<'a> {
             Call::Crossings(crossings, _) => self.writes.crossings.extend(crossings.iter().cloned()),
             Call::Job(hold, job, _) => {
                 // Another guard may have charged it, and then it goes on as its request's.
-                let is_open = ledger.hold(hold.id).is_some();
+                let is_open = is_open(ledger, hold, rows);
                 if is_open {
                     self.writes.jobs.push((hold, job));
                 }
@@ -124,7 +124,7 @@ impl<'a> Decided<'a> {
         renewed: &'a Renewed,
         rows: &Rows,
     ) {
-        let is_renewed = ledger.hold(renewed.hold.id).is_some() && self.end_of_job(ledger, ending, rows);
+        let is_renewed = is_open(ledger, &renewed.hold, rows) && self.end_of_job(ledger, ending, rows);
         if is_renewed {
             self.writes.jobs.push((&renewed.hold, &renewed.job));
         }
@@ -226,4 +226,10 @@ impl<'a> Decided<'a> {
         // What was raised in it was not written either.
         ledger.forget_credit_marks();
     }
+}
+
+/// Whether a hold that is to be that of a job is open. Its row is locked: an ending that another
+/// lane has decided meanwhile comes behind the job, and removes it.
+fn is_open(ledger: &Ledger, hold: &Hold, rows: &Rows) -> bool {
+    ledger.hold(hold.id).is_some() && rows.holds.contains(&hold.id)
 }

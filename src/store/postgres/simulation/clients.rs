@@ -90,30 +90,19 @@ async fn request(guard: &Arc<Guard>, chance: &mut Chance) {
 }
 
 /// Registers a request. Returns its number, and what is left for it.
-fn begin(guard: &Guard, key: usize) -> (u64, i64) {
+pub(super) fn begin(guard: &Guard, key: usize) -> (u64, i64) {
     let at_ms = guard.parts.now_ms();
     let state = &mut *guard.database.state();
     let name = u64::try_from(state.oracle.asked.len()).unwrap() + 1;
-    let asked = Asked {
-        guard: guard.name,
-        rules_version: 0,
-        key,
-        hold: None,
-        truth: 0,
-        is_done: false,
-        ended: None,
-        is_orphan: false,
-        is_refused: false,
-    };
-    state.oracle.asked.insert(name, asked);
+    state.oracle.asked.insert(name, Asked::new(guard.name, key));
     let room = state.oracle.room(&attribution(key, name, "gpt"), at_ms, &state.tables);
     (name, room.unwrap_or(1))
 }
 
 /// What was answered is in the database.
-fn check_committed(database: &Database, hold: &Hold) {
+pub(super) fn check_committed(database: &Database, hold: &Hold) {
     let state = database.state();
-    let is_there = state.tables.holds.contains_key(&hold.id) || state.tables.entries.contains_key(&hold.id);
+    let is_there = state.tables.is_open(hold.id) || state.tables.entries.contains_key(&hold.id);
     database.log.check(is_there || state.oracle.went_back, || {
         format!("hold {} is answered and not in the database", hold.id)
     });

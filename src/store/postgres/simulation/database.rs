@@ -275,6 +275,18 @@ impl Database {
         }
     }
 
+    /// Waits until no other transaction has locked a row, as long as a statement may.
+    pub(super) async fn wait_for(&self, id: u64, row: &Row) -> Result<(), Ended> {
+        let freed = async {
+            while self.state().locks.is_locked_by_other(id, row) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(STATEMENT_TIMEOUT, freed)
+            .await
+            .map_err(|_| Ended::RolledBack("a row was waited for too long"))
+    }
+
     /// Runs a transaction's part; what fails is rolled back.
     pub(super) async fn part<T>(
         &self,

@@ -81,17 +81,24 @@ impl Database {
         }
         self.lock_rates(id, wants, &mut rows).await?;
         let orphans: BTreeSet<u64> = wants.orphans.iter().copied().collect();
-        for hold in &orphans {
+        let holds = wants.holds.iter().chain(&orphans).copied().collect::<BTreeSet<u64>>();
+        for hold in &holds {
             self.lock(id, Row::Hold(*hold)).await?;
             let state = self.state();
-            let node = state.tables.holds.get(hold).and_then(|row| row.node);
+            if state.tables.holds.contains_key(hold) && wants.holds.contains(hold) {
+                rows.holds.push(*hold);
+            }
+            if !orphans.contains(hold) {
+                continue;
+            }
+            let node = state.tables.holds.get(hold).map(|row| row.node);
             if node.is_some_and(|node| state.tables.nodes[node].state != NodeState::Alive) {
                 rows.orphans.push(*hold);
             }
         }
         for hold in wants.jobs.iter().copied().collect::<BTreeSet<u64>>() {
             self.lock(id, Row::Job(hold)).await?;
-            if self.state().tables.holds.get(&hold).is_some_and(|row| row.node.is_none()) {
+            if self.state().tables.jobs.contains_key(&hold) {
                 rows.jobs.push(hold);
             }
         }
@@ -173,7 +180,14 @@ impl Database {
             if !written.crossings.is_empty() {
                 sleep(self.delay(self.plan.slow_ms)).await;
             }
-            if written.is_refused() {
+            for hold in &written.ended {
+                self.wait_for(id, &Row::Hold(*hold)).await?;
+            }
+            let objects = written.jobs.iter().map(|open| (&open.job.kind, &open.job.object));
+            for (kind, object) in objects.collect::<BTreeSet<_>>() {
+                self.lock(id, Row::NewJob(kind.clone(), object.clone())).await?;
+            }
+            if written.is_refused() || self.state().tables.has_second_job(&written) {
                 self.roll_back(id);
                 return Ok(Committed::Refused);
             }

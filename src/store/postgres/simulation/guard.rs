@@ -111,6 +111,18 @@ impl Observer for Watcher {
     }
 }
 
+/// The claim to the job of an object, until it is dropped.
+pub(super) struct Claim<'a> {
+    guard: &'a Guard,
+    object: u64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        unpoisoned(self.guard.claims.lock()).remove(&self.object);
+    }
+}
+
 /// One start of a guard.
 pub(super) struct Guard {
     pub(super) name: usize,
@@ -122,6 +134,8 @@ pub(super) struct Guard {
     pub(super) switch: Arc<Switch>,
     /// Its clients that still ask or wait.
     pub(super) busy: AtomicUsize,
+    /// The objects of jobs that one of its tasks changes now.
+    claims: Mutex<BTreeSet<u64>>,
     is_leaving: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
     lanes: Mutex<Vec<JoinHandle<()>>>,
@@ -175,6 +189,7 @@ impl Guard {
             slots: Arc::new(Semaphore::new(SLOTS)),
             switch: Arc::default(),
             busy: AtomicUsize::new(0),
+            claims: Mutex::default(),
             is_leaving: AtomicBool::new(false),
             tasks: Mutex::default(),
             lanes: Mutex::default(),
@@ -192,6 +207,12 @@ impl Guard {
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         let task = self.own.spawn(Stoppable::new(task, &self.switch));
         unpoisoned(self.tasks.lock()).push(task.abort_handle());
+    }
+
+    /// Claims the job of an object, unless another of its tasks has.
+    pub(super) fn claim(&self, object: u64) -> Option<Claim<'_>> {
+        let is_free = unpoisoned(self.claims.lock()).insert(object);
+        is_free.then(|| Claim { guard: self, object })
     }
 
     /// Whether its clients are to ask for nothing more.

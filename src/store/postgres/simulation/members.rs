@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use crate::ledger::entry::{Attribution, Hold};
+use crate::ledger::entry::{Attribution, Hold, OpenJob};
 use crate::store::postgres::simulation::database::{Database, Ended};
 use crate::store::postgres::simulation::plan::{METER_AGE_S, NODE_TIMEOUT_MS};
 use crate::store::postgres::simulation::rows::Row;
@@ -135,8 +135,8 @@ impl Database {
             state.tables.close(lost_node);
             state.tables.make(name, new, now_ms);
             let node = state.tables.nodes.len() - 1;
-            let own = state.tables.holds.values_mut().filter(|row| row.node == Some(lost_node));
-            own.for_each(|row| row.node = Some(node));
+            let own = state.tables.holds.values_mut().filter(|row| row.node == lost_node);
+            own.for_each(|row| row.node = node);
             drop(state);
             let kept: HashSet<u64> = self.holds_of(node).collect();
             self.log.note(&format!("node {lost_node} joins again as {node} with {} holds", kept.len()));
@@ -150,7 +150,7 @@ impl Database {
     fn holds_of(&self, node: usize) -> impl Iterator<Item = u64> + use<> {
         let state = self.state();
         let own: Vec<u64> =
-            state.tables.holds.iter().filter(|(_, row)| row.node == Some(node)).map(|(id, _)| *id).collect();
+            state.tables.holds.iter().filter(|(_, row)| row.node == node).map(|(id, _)| *id).collect();
         own.into_iter()
     }
 
@@ -231,15 +231,18 @@ impl Database {
         let state = self.state();
         let is_orphaned = |node: usize| state.tables.nodes[node].state != State::Alive;
         let rows = state.tables.holds.values();
-        let rows = rows.filter(|row| row.node.is_some_and(is_orphaned)).take(CHARGED_MAX);
+        let rows = rows.filter(|row| is_orphaned(row.node)).take(CHARGED_MAX);
         rows.map(|row| read(&row.hold)).collect()
     }
 
-    /// The holds of jobs, read from their rows.
-    pub(super) fn jobs(&self) -> Vec<Hold> {
-        let state = self.state();
-        let rows = state.tables.holds.values().filter(|row| row.node.is_none());
-        rows.map(|row| read(&row.hold)).collect()
+    /// The jobs, read from their rows.
+    pub(super) fn jobs(&self) -> Vec<OpenJob> {
+        self.state().tables.jobs.values().map(read_job).collect()
+    }
+
+    /// The job of an object, read from its row.
+    pub(super) fn find_job(&self, kind: &str, object: &str) -> Option<OpenJob> {
+        self.state().tables.job(kind, object).map(read_job)
     }
 
     /// Removes meters of windows that are long over and on which nothing is held, and one of a limit
@@ -261,4 +264,8 @@ impl Database {
 
 fn read(hold: &Hold) -> Hold {
     Hold { attribution: Arc::new(Attribution::clone(&hold.attribution)), ..hold.clone() }
+}
+
+fn read_job(open: &OpenJob) -> OpenJob {
+    OpenJob { hold: Arc::new(read(&open.hold)), job: open.job.clone() }
 }

@@ -1,16 +1,20 @@
 //! What must hold of the committed rows, whatever happened before.
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::domain::limit::Unit;
-use crate::ledger::entry::{Attribution, Crossing, Hold};
+use crate::ledger::entry::{Attribution, Crossing, Hold, OpenJob};
 use crate::ledger::meter::{Meter, Subject, subjects};
 use crate::store::postgres::simulation::log::Log;
 use crate::store::postgres::simulation::plan::METER_AGE_S;
 use crate::store::postgres::simulation::rows::Place;
 use crate::store::postgres::simulation::sums::{Sums, opened_by};
 use crate::store::postgres::simulation::tables::{Mark, Rules, Tables, Written, mark};
+
+pub(super) use self::objects::{Object, Period, STORE, number_of, object_id, passed, span_text};
 
 /// How soon a guard admits nothing more: its other lanes may have groups open.
 const STOPS_WITHIN_MS: i64 = 6_000;
@@ -36,12 +40,36 @@ pub(super) struct Asked {
     pub(super) is_orphan: bool,
     /// It was refused.
     pub(super) is_refused: bool,
+    /// The object whose period its hold is for.
+    pub(super) object: Option<u64>,
+    /// Its hold is charged in full since it is that of no job.
+    pub(super) is_unfollowed: bool,
+}
+
+impl Asked {
+    /// A request of a guard for a key.
+    pub(super) fn new(guard: usize, key: usize) -> Self {
+        Self {
+            guard,
+            rules_version: 0,
+            key,
+            hold: None,
+            truth: 0,
+            is_done: false,
+            ended: None,
+            is_orphan: false,
+            is_refused: false,
+            object: None,
+            is_unfollowed: false,
+        }
+    }
 }
 
 /// Compares what is committed with what it must be.
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     pub(super) asked: BTreeMap<u64, Asked>,
+    pub(super) objects: BTreeMap<u64, Object>,
     /// Holds whose ending the database refuses.
     pub(super) unwritable: BTreeSet<u64>,
     /// The database went back: what it says has holes.
@@ -161,14 +189,14 @@ impl Oracle {
         if self.went_back {
             return;
         }
+        self.accrue(now_ms);
         log.check(written.group > row.group, || {
             format!("lane {lane:?}: group {} is written after {}", written.group, row.group)
         });
         for hold in &written.holds {
             self.before_hold(hold, tables, log);
         }
-        let holds =
-            |id: &u64| tables.holds.contains_key(id) || written.holds.iter().any(|hold| hold.id == *id);
+        let holds = |id: &u64| tables.is_open(*id) || written.holds.iter().any(|hold| hold.id == *id);
         let mut ended = BTreeSet::new();
         for entry in &written.entries {
             let id = entry.id;
@@ -187,6 +215,11 @@ impl Oracle {
         }
         for id in &ended {
             log.check(written.ended.contains(id), || format!("hold {id} ends and stays"));
+        }
+        for OpenJob { hold, job } in &written.jobs {
+            log.check(holds(&hold.id) && !written.ended.contains(&hold.id), || {
+                format!("{} gets the hold {}, which has ended", job.object, hold.id)
+            });
         }
     }
 
@@ -222,6 +255,7 @@ impl Oracle {
             return;
         }
         written.holds.iter().for_each(|hold| self.sums.hold(hold, 1));
+        self.follow(written, log);
         for entry in &written.entries {
             if entry.corrects.is_none() {
                 // Its hold has the same bound and attribution.

@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) changes: bool,
     pub(super) credit: bool,
     pub(super) rates: bool,
+    /// Whether there are objects that are billed by time.
+    pub(super) objects: bool,
     /// Whether the database refuses some records.
     pub(super) refuses: bool,
     /// Whether commits are lost once.
@@ -125,6 +127,7 @@ impl Plan {
             changes: chance.percent(65),
             credit: chance.percent(40),
             rates,
+            objects: false,
             refuses: chance.percent(12),
             goes_back: chance.percent(8),
             apart_ms: chance.one(&[0, 0, 2_000, 180_000]),

@@ -40,6 +40,8 @@ pub(super) enum Row {
     Hold(u64),
     Job(u64),
     Entry(u64),
+    /// The kind and object of a job that is being inserted: others who insert it wait.
+    NewJob(String, String),
 }
 
 /// Who has locked which rows, by numbers of connections.
@@ -82,6 +84,11 @@ impl Locks {
     /// Whether any connection has locked a row.
     pub(super) fn is_locked(&self, row: &Row) -> bool {
         self.rows.contains_key(row)
+    }
+
+    /// Whether another connection has locked a row.
+    pub(super) fn is_locked_by_other(&self, by: u64, row: &Row) -> bool {
+        self.is_locked(row) && !self.has(by, row)
     }
 
     /// Unlocks all rows of a connection; each goes to the first that still waits for it.

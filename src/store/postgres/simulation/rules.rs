@@ -144,7 +144,7 @@ impl Database {
 }
 
 fn open_up_to(tables: &Tables, mark: u64) -> HashSet<u64> {
-    tables.holds.range(..=mark).map(|(id, _)| *id).collect()
+    tables.open().map(|hold| hold.id).filter(|id| *id <= mark).collect()
 }
 
 fn catch_up(tables: &Tables, pasts: &mut Pasts) {

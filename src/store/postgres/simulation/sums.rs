@@ -31,7 +31,7 @@ impl Sums {
     pub(super) fn by(rules: &Rules, tables: &Tables) -> Self {
         let mut sums = Self { opened_by: opened_by(rules), ..Self::default() };
         sums.limits = counted(rules).map(|limit| (Arc::clone(limit), Windows::of(limit))).collect();
-        tables.holds.values().for_each(|row| sums.hold(&row.hold, 1));
+        tables.open().for_each(|hold| sums.hold(hold, 1));
         tables.entries.values().for_each(|entry| sums.entry(entry));
         sums
     }

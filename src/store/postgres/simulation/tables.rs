@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::Limit;
 use crate::ledger::account::{Account, Grant, Segment};
-use crate::ledger::entry::{Crossing, Entry, Hold};
+use crate::ledger::entry::{Crossing, Entry, Hold, Job, OpenJob};
 use crate::ledger::meter::Meter;
 use crate::ledger::shared::MeterKey;
 use crate::store::postgres::nodes::LANES;
@@ -45,11 +45,12 @@ pub(super) struct LaneRow {
     pub(super) group: i64,
 }
 
+/// The hold of a request.
 #[derive(Clone, Debug)]
 pub(super) struct HoldRow {
     pub(super) hold: Arc<Hold>,
-    /// The guard that runs its request; `None` if it is that of a job.
-    pub(super) node: Option<usize>,
+    /// The guard that runs its request.
+    pub(super) node: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,8 @@ pub(super) struct Tables {
     pub(super) nodes: Vec<NodeRow>,
     pub(super) lanes: BTreeMap<(usize, i64), LaneRow>,
     pub(super) holds: BTreeMap<u64, HoldRow>,
+    /// The jobs, by their holds. There is one of an object at the most.
+    pub(super) jobs: BTreeMap<u64, OpenJob>,
     pub(super) meters: BTreeMap<Place, MeterRow>,
     pub(super) credit: Option<Vec<Segment>>,
     pub(super) rates: Buckets,
@@ -81,7 +84,7 @@ pub(super) struct Written {
     pub(super) group: i64,
     pub(super) holds: Vec<Arc<Hold>>,
     pub(super) ended: Vec<u64>,
-    pub(super) jobs: Vec<u64>,
+    pub(super) jobs: Vec<OpenJob>,
     /// Endings of its own holds and of others, and corrections.
     pub(super) entries: Vec<Entry>,
     pub(super) crossings: Vec<Crossing>,
@@ -97,7 +100,7 @@ impl Written {
             group: writes.group,
             holds: writes.holds.clone(),
             ended: writes.ended.clone(),
-            jobs: writes.jobs.iter().map(|(hold, _)| hold.id).collect(),
+            jobs: writes.jobs.iter().map(|of| job_row(*of)).collect(),
             entries: entries.cloned().collect(),
             crossings: writes.crossings.clone(),
             meters: writes.meters.clone(),
@@ -122,8 +125,13 @@ impl Written {
                 format!("{} {}{of} {}", entry.kind.name(), entry.id, entry.cost.nano())
             })
             .collect();
-        format!("group {}: holds {holds:?}, entries {entries:?}", self.group)
+        let jobs = self.jobs.iter().map(|open| format!(" {} of {}", open.job.object, open.hold.id));
+        format!("group {}: holds {holds:?}, entries {entries:?}{}", self.group, jobs.collect::<String>())
     }
+}
+
+fn job_row((hold, job): (&Arc<Hold>, &Job)) -> OpenJob {
+    OpenJob { hold: Arc::clone(hold), job: job.clone() }
 }
 
 /// The model of requests whose holds are refused, and the status of endings that are.
@@ -160,21 +168,43 @@ impl Tables {
         self.nodes[node].state = State::Ended;
     }
 
+    /// The open holds, of requests and of jobs.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Arc<Hold>> {
+        self.holds.values().map(|row| &row.hold).chain(self.jobs.values().map(|open| &open.hold))
+    }
+
+    /// Whether a hold is open.
+    pub(super) fn is_open(&self, id: u64) -> bool {
+        self.holds.contains_key(&id) || self.jobs.contains_key(&id)
+    }
+
+    /// The job of an object.
+    pub(super) fn job(&self, kind: &str, object: &str) -> Option<&OpenJob> {
+        self.jobs.values().find(|open| open.job.kind == kind && open.job.object == object)
+    }
+
+    /// Whether an object would have two jobs.
+    pub(super) fn has_second_job(&self, written: &Written) -> bool {
+        written.jobs.iter().any(|OpenJob { job, .. }| {
+            self.job(&job.kind, &job.object).is_some_and(|known| !written.ended.contains(&known.hold.id))
+        })
+    }
+
     /// Writes a group. Returns the crossings that are new.
     pub(super) fn write(&mut self, lane: (usize, i64), written: &Written) -> Vec<Crossing> {
         if let Some(row) = self.lanes.get_mut(&lane) {
             row.group = written.group;
         }
         for hold in &written.holds {
-            self.holds.insert(hold.id, HoldRow { hold: Arc::clone(hold), node: Some(lane.0) });
+            self.holds.insert(hold.id, HoldRow { hold: Arc::clone(hold), node: lane.0 });
         }
         for id in &written.ended {
             self.holds.remove(id);
+            self.jobs.remove(id);
         }
-        for id in &written.jobs {
-            if let Some(row) = self.holds.get_mut(id) {
-                row.node = None;
-            }
+        for open in &written.jobs {
+            self.holds.remove(&open.hold.id);
+            self.jobs.insert(open.hold.id, open.clone());
         }
         self.entries.extend(written.entries.iter().map(|entry| (entry.id, entry.clone())));
         for (key, meter) in &written.meters {

@@ -13,7 +13,8 @@ use crate::store::postgres::simulation::connection::Connection;
 use crate::store::postgres::simulation::database::Ended;
 use crate::store::postgres::simulation::guard::Guard;
 use crate::store::postgres::simulation::members::{Known, Rejoined};
-use crate::store::postgres::simulation::oracle::name_of;
+use crate::store::postgres::simulation::oracle::{STORE, name_of};
+use crate::store::postgres::simulation::periods;
 use crate::store::postgres::simulation::plan::NODE_TIMEOUT_MS;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -73,10 +74,11 @@ async fn look(guard: &Guard, kept: &mut Option<Connection>, run: &mut Run) -> Re
         shared.queue.push(Call::Charge(Arc::new(hold)));
     }
     let of = Arc::clone(database);
-    for hold in own.call(async move { Ok(of.jobs()) }).await? {
-        if let Ok(slot) = Arc::clone(&guard.slots).try_acquire_owned() {
-            let name = name_of(&hold.attribution);
-            clients::end_job(guard, &Arc::new(hold), name, slot);
+    for open in own.call(async move { Ok(of.jobs()) }).await? {
+        if open.job.kind == STORE {
+            periods::look(guard, &open);
+        } else if let Ok(slot) = Arc::clone(&guard.slots).try_acquire_owned() {
+            clients::end_job(guard, &open.hold, name_of(&open.hold.attribution), slot);
         }
     }
     let of = Arc::clone(database);

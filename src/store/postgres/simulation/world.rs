@@ -16,12 +16,15 @@ use crate::store::postgres::simulation::guard::Guard;
 use crate::store::postgres::simulation::log::Log;
 use crate::store::postgres::simulation::operators;
 use crate::store::postgres::simulation::oracle::{Asked, BY_OPERATOR};
+use crate::store::postgres::simulation::periods;
 use crate::store::postgres::simulation::plan::Plan;
 use crate::store::postgres::simulation::tables::Tables;
 use crate::store::postgres::simulation::upkeep;
 
 /// How long there are faults.
 const WORK: Duration = Duration::from_secs(40);
+/// Clients of a guard that make and use objects.
+const OBJECT_CLIENTS: usize = 2;
 /// How long everything may take to end afterwards.
 const REST_MAX: Duration = Duration::from_secs(150);
 
@@ -45,7 +48,10 @@ struct World {
 pub(super) async fn run(seed: u64, is_loud: bool) -> Outcome {
     let mut chance = Chance::new(seed);
     let log = Arc::new(Log::new(is_loud));
-    let plan = Plan::draw(&mut chance);
+    let mut plan = Plan::draw(&mut chance);
+    // Of their own, so that the worlds without objects stay as they are.
+    let mut of_objects = Chance::new(!seed);
+    plan.objects = of_objects.percent(50);
     log.note(&format!("{plan:?}"));
     let mut tables = Tables::default();
     for limit in &plan.limits {
@@ -56,18 +62,18 @@ pub(super) async fn run(seed: u64, is_loud: bool) -> Outcome {
     let links = (0..guards).map(|_| Arc::default()).collect();
     let guards = Mutex::new(vec![None; guards]);
     let world = Arc::new(World { database, links, guards });
-    world.live(&mut chance).await;
+    world.live(&mut chance, of_objects).await;
     let (fault, digest) = log.outcome();
     let state = world.database.state();
     Outcome { fault, digest, groups: state.oracle.groups, admitted: state.oracle.admitted }
 }
 
 impl World {
-    async fn live(self: &Arc<Self>, chance: &mut Chance) {
+    async fn live(self: &Arc<Self>, chance: &mut Chance, mut of_objects: Chance) {
         let plan = &self.database.plan;
         let mut tasks = tokio::task::JoinSet::new();
         for name in 0..plan.guards {
-            tasks.spawn(Arc::clone(self).life(name, chance.fork()));
+            tasks.spawn(Arc::clone(self).life(name, chance.fork(), of_objects.fork()));
         }
         if plan.outages {
             tasks.spawn(Arc::clone(self).weather(chance.fork()));
@@ -81,6 +87,7 @@ impl World {
         sleep(WORK).await;
         self.database.log.calm();
         self.links.iter().for_each(|link| link.join());
+        self.database.state().oracle.end_objects(self.database.now_ms());
         let log = &self.database.log;
         let ended = timeout(REST_MAX, async { while tasks.join_next().await.is_some() {} }).await;
         log.check(ended.is_ok(), || "not all guards start".to_owned());
@@ -92,7 +99,7 @@ impl World {
     }
 
     /// The lives of a guard, one after the other.
-    async fn life(self: Arc<Self>, name: usize, mut chance: Chance) {
+    async fn life(self: Arc<Self>, name: usize, mut chance: Chance, mut of_objects: Chance) {
         let Database { plan, log, .. } = &*self.database;
         loop {
             let guard = loop {
@@ -104,6 +111,9 @@ impl World {
             guard.run(upkeep::run(Arc::clone(&guard)));
             for _ in 0..plan.clients {
                 guard.run(clients::run(Arc::clone(&guard), chance.fork()));
+            }
+            for _ in 0..if plan.objects { OBJECT_CLIENTS } else { 0 } {
+                guard.run(periods::run(Arc::clone(&guard), of_objects.fork()));
             }
             self.guards.lock().unwrap()[name] = Some(Arc::clone(&guard));
             let mut left_s = if plan.kills { chance.within(2, 40) } else { u64::MAX };
@@ -206,9 +216,8 @@ impl World {
             let open = guard.parts.ledger.lock().holds().map(|hold| hold.id).collect::<Vec<_>>();
             let state = self.database.state();
             // A request that has waited for long may be admitted meanwhile.
-            let is_left = open
-                .iter()
-                .any(|id| !state.tables.holds.contains_key(id) && !state.oracle.unwritable.contains(id));
+            let is_left =
+                open.iter().any(|id| !state.tables.is_open(*id) && !state.oracle.unwritable.contains(id));
             drop(state);
             log.check(!is_left, || format!("guard {} remembers holds that have ended: {open:?}", guard.name));
         }
@@ -217,8 +226,8 @@ impl World {
     /// Holds that are open, but for those whose ending is refused.
     fn open(&self) -> Vec<u64> {
         let state = self.database.state();
-        let open = state.tables.holds.keys().filter(|id| !state.oracle.unwritable.contains(id));
-        open.copied().collect()
+        let open = state.tables.open().map(|hold| hold.id);
+        open.filter(|id| !state.oracle.unwritable.contains(id)).collect()
     }
 
     /// Looks at what is left: requests pass, and the books are upstream's.
@@ -234,7 +243,8 @@ impl World {
         state.oracle.sum_up(&state.tables);
         state.oracle.check_sums(&state.tables, now_s, log);
         state.oracle.check_raised(&state.tables, log);
-        for (name, asked) in &state.oracle.asked {
+        state.oracle.check_objects(&state.tables, log);
+        for (name, asked) in state.oracle.asked.iter().filter(|(_, asked)| asked.object.is_none()) {
             let Some(hold) = asked.hold.filter(|hold| !state.oracle.unwritable.contains(hold)) else {
                 continue;
             };
@@ -274,18 +284,7 @@ impl World {
                 !revoked.contains(key) && room.is_some_and(|room| room >= 1)
             });
             let Some(key) = key else { return };
-            let asked = Asked {
-                guard: guard.name,
-                rules_version: 0,
-                key,
-                hold: None,
-                truth: 0,
-                is_done: false,
-                ended: None,
-                is_orphan: false,
-                is_refused: false,
-            };
-            state.oracle.asked.insert(name, asked);
+            state.oracle.asked.insert(name, Asked::new(guard.name, key));
             key
         };
         let of = clients::attribution(found, name, "gpt");
