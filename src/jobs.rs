@@ -79,6 +79,11 @@ impl Sightings {
         }
         least.is_zero()
     }
+
+    /// Forgets it, since it is not so any more.
+    fn end(&self, hold: u64) {
+        unpoisoned(self.0.lock()).remove(&hold);
+    }
 }
 
 impl Poller {
@@ -158,6 +163,9 @@ impl Poller {
             // Only its client can ask for it.
             None => return self.guard.put_job_off(open, self.until_deadline(open)),
         };
+        if asked == Asked::Running {
+            self.gone.end(open.hold.id);
+        }
         match asked {
             // If its ending could not be queued, it is due again in some minutes.
             Asked::Ended => {}

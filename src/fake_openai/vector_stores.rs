@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// How many of some files are in each state.
-    fn counts<'a>(&self, files: impl Iterator<Item = &'a StoreFile> + Clone) -> Value {
+    fn counts<'a>(&self, files: &(impl Iterator<Item = &'a StoreFile> + Clone)) -> Value {
         let of = |status| files.clone().filter(|file| self.status(file) == status).count();
         json!({
             "in_progress": of("in_progress"), "completed": of("completed"), "failed": 0,
@@ -85,7 +85,7 @@ impl Store {
     }
 
     fn object(&self) -> Value {
-        let counts = self.counts(self.files.iter());
+        let counts = self.counts(&self.files.iter());
         let is_pending = counts["in_progress"] != 0;
         let stored = self.files.iter().filter(|file| !file.is_cancelled).map(|file| file.bytes);
         let days = self.fields["expires_after"]["days"].as_i64();
@@ -132,7 +132,7 @@ impl Store {
     }
 
     fn batch_object(&self, batch: &FileBatch) -> Value {
-        let counts = self.counts(self.of_batch(batch));
+        let counts = self.counts(&self.of_batch(batch));
         let status = match (&counts["in_progress"], &counts["cancelled"]) {
             (_, cancelled) if *cancelled != 0 => "cancelled",
             (pending, _) if *pending != 0 => "in_progress",
@@ -177,7 +177,7 @@ impl Fake {
     pub(super) fn on_vector_stores(&self, head: &Parts, rest: &[&str], body: &Bytes) -> Response<Answer> {
         let fields: Value = serde_json::from_slice(body).unwrap_or_default();
         let found = match (&head.method, rest) {
-            (&Method::POST, []) => self.make_store(&head.headers, fields),
+            (&Method::POST, []) => self.make_store(&head.headers, &fields),
             (&Method::GET, []) => {
                 let objects = self.vector_stores.map(|store| Some(store.object()));
                 Ok(page(&head.uri, objects, PAGE))
@@ -196,7 +196,7 @@ impl Fake {
         found.map_or_else(|refusal| refused(&refusal), |object| answer(StatusCode::OK, &object))
     }
 
-    fn make_store(&self, headers: &HeaderMap, fields: Value) -> Result<Value, Refusal> {
+    fn make_store(&self, headers: &HeaderMap, fields: &Value) -> Result<Value, Refusal> {
         let (id, now_s) = (self.new_id("vs_"), self.clock.now_s());
         let reads = number(headers, "x-fake-store-reads").unwrap_or(0);
         let mut made = Store {
@@ -208,7 +208,7 @@ impl Fake {
             reads_left: 0,
             reads,
         };
-        made.add(&fields, headers, now_s)?;
+        made.add(fields, headers, now_s)?;
         let object = made.object();
         self.vector_stores.keep(id, made);
         Ok(object)

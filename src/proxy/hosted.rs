@@ -29,7 +29,7 @@ use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
-use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
+use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal};
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing, rate_headers};
 
 /// How long an exchange goes on without its client where what it makes at upstream has to be followed.
@@ -46,6 +46,17 @@ enum Plan {
     Files(ObjectReference, Terms),
     /// It searches so often.
     Search(u64),
+}
+
+impl Plan {
+    /// What a client can change so that it costs less.
+    const fn levers(&self) -> Levers {
+        match self {
+            Self::Container(..) => Levers::CONTAINER,
+            Self::Store(_) | Self::Files(..) => Levers::FILES,
+            Self::Search(_) => Levers::SEARCH,
+        }
+    }
 }
 
 /// An admitted request.
@@ -134,7 +145,8 @@ impl Proxy {
             ..Accrual::new(&self.guard, rules).request(&attribution, cost)
         };
         let permit = self.permit(rules, &head.headers, caller);
-        let reservation = permit.reserve(request, rules.admit.hold_wait).await?;
+        let reserved = permit.reserve(request, rules.admit.hold_wait).await;
+        let reservation = reserved.map_err(|refusal| refusal.with_levers(plan.levers()))?;
         Ok(paced(plan, reservation, rate_check))
     }
 
@@ -217,7 +229,7 @@ impl Proxy {
             let failed = Unserved { reservation, exchange, in_flight, idle: rules.answer_idle };
             return failed.pass_on(head, body).await;
         }
-        let Ok((head, bytes)) = whole(Response::from_parts(head, body)).await else {
+        let Ok((mut head, bytes)) = whole(Response::from_parts(head, body)).await else {
             in_flight.settled(&reservation.assume(exchange.ending()));
             return Err((BROKEN_OFF, in_flight));
         };
@@ -228,7 +240,9 @@ impl Proxy {
                 let fee = search_fee(rules, searches);
                 let quantities = [(Class::FileSearchCalls, searches)].into();
                 let ending = Ending { cost: fee, tool_fees: fee, quantities, ..made.1.ending() };
-                in_flight.settled(&reservation.settle(Basis::Counted, ending));
+                let settled = reservation.settle(Basis::Counted, ending);
+                in_flight.settled(&settled);
+                headers::add_amounts(&mut head.headers, (settled.cost, settled.remaining));
             }
             Plan::Files(store, terms) => accrual.grow(&store.id, &terms, reservation).await,
             Plan::Container(terms, life) => {

@@ -197,7 +197,7 @@ impl Proxy {
         };
         let permit = self.permit(rules, &head.headers, caller);
         let reserved = permit.reserve(request, rules.admit.hold_wait).await;
-        let reservation = reserved.map_err(|refusal| refusal.with_levers(Levers::of_batch()))?;
+        let reservation = reserved.map_err(|refusal| refusal.with_levers(Levers::BATCH))?;
         if !is_priced {
             self.guard.metrics().unpriced();
         }
@@ -265,7 +265,7 @@ fn within_cap(groups: &[Group], cap: Option<Money>) -> Result<(), Refusal> {
     let needed = Money::from_nano(costs.fold(0, i64::saturating_add));
     match cap.filter(|cap| needed > *cap) {
         None => Ok(()),
-        Some(cap) => Err(Refusal::Denied(Denial::OverClientCap { cap, needed }, Levers::of_batch())),
+        Some(cap) => Err(Refusal::Denied(Denial::OverClientCap { cap, needed }, Levers::BATCH)),
     }
 }
 

@@ -12,8 +12,8 @@ pub struct Levers {
     output: Option<&'static str>,
     /// The field that asks for several answers, if it does.
     choices: Option<&'static str>,
-    /// Whether it is a batch, whose lines have these fields.
-    is_batch: bool,
+    /// The whole advice, where a request has no such fields.
+    instead: Option<&'static str>,
 }
 
 impl Levers {
@@ -24,19 +24,28 @@ impl Levers {
             // Beside a prediction OpenAI takes no output bound.
             output: operation.output_field.filter(|_| demand.prediction_bytes == 0),
             choices: (demand.choices > 1 && operation.has_choices).then_some("n"),
-            is_batch: false,
+            instead: None,
         }
     }
 
     /// Those of a batch.
-    pub const fn of_batch() -> Self {
-        Self { tool_calls: None, output: None, choices: None, is_batch: true }
+    pub const BATCH: Self =
+        Self::advising("Set a lower output bound in its lines, or send fewer lines at a time.");
+    /// Those of a container that is made.
+    pub const CONTAINER: Self = Self::advising("Ask for a smaller memory_limit or a shorter expires_after.");
+    /// Those of files that are added to a vector store.
+    pub const FILES: Self = Self::advising("Add fewer files at a time.");
+    /// Those of a search in a vector store.
+    pub const SEARCH: Self = Self::advising("Send fewer queries at a time.");
+
+    const fn advising(advice: &'static str) -> Self {
+        Self { tool_calls: None, output: None, choices: None, instead: Some(advice) }
     }
 
     /// A sentence that names what to lower.
     pub(super) fn advice(self) -> String {
-        if self.is_batch {
-            return " Set a lower output bound in its lines, or send fewer lines at a time.".to_owned();
+        if let Some(advice) = self.instead {
+            return format!(" {advice}");
         }
         let fields: Vec<&str> = [self.tool_calls, self.output, self.choices].into_iter().flatten().collect();
         match fields.as_slice() {

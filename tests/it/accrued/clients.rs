@@ -195,8 +195,7 @@ impl Client {
     async fn add_files(&mut self) {
         let Some(id) = self.some_store() else { return };
         let one = self.addition(&id);
-        // Of two at once under a tight limit, the second may leave the store with a hold for itself alone.
-        if self.chance.percent(30) && !self.scene.is_tight() {
+        if self.chance.percent(30) {
             let other = self.addition(&id);
             tokio::join!(
                 self.send(Method::POST, &one.0, Some(one.1)),

@@ -80,6 +80,22 @@ impl Database {
             rows.credit = self.state().tables.credit.clone();
         }
         self.lock_rates(id, wants, &mut rows).await?;
+        self.lock_holds(id, wants, &mut rows).await?;
+        self.lock_corrected(id, wants, &mut rows).await?;
+        if self.has_error() {
+            return Err(Ended::RolledBack("an error at random"));
+        }
+        sleep(self.delay(self.plan.slow_ms / 4)).await;
+        let mut state = self.state();
+        let backend = state.backends.get_mut(&id).ok_or(Ended::Lost)?;
+        backend.lane = Some((node, lane));
+        rows.made = backend.inserted.keys().map(made_row).collect();
+        rows.ids = (0..wants.ids).map(|_| state.tables.id()).collect();
+        rows.now_ms = self.now_ms();
+        Ok(Opened::Rows(Box::new(rows)))
+    }
+
+    async fn lock_holds(&self, id: u64, wants: &Wants, rows: &mut Rows) -> Result<(), Ended> {
         let orphans: BTreeSet<u64> = wants.orphans.iter().copied().collect();
         let holds = wants.holds.iter().chain(&orphans).copied().collect::<BTreeSet<u64>>();
         for hold in &holds {
@@ -102,18 +118,7 @@ impl Database {
                 rows.jobs.push(hold);
             }
         }
-        self.lock_corrected(id, wants, &mut rows).await?;
-        if self.has_error() {
-            return Err(Ended::RolledBack("an error at random"));
-        }
-        sleep(self.delay(self.plan.slow_ms / 4)).await;
-        let mut state = self.state();
-        let backend = state.backends.get_mut(&id).ok_or(Ended::Lost)?;
-        backend.lane = Some((node, lane));
-        rows.made = backend.inserted.keys().map(made_row).collect();
-        rows.ids = (0..wants.ids).map(|_| state.tables.id()).collect();
-        rows.now_ms = self.now_ms();
-        Ok(Opened::Rows(Box::new(rows)))
+        Ok(())
     }
 
     async fn lock_corrected(&self, id: u64, wants: &Wants, rows: &mut Rows) -> Result<(), Ended> {
