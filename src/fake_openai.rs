@@ -176,8 +176,8 @@ impl Fake {
             (_, ["files", rest @ ..]) => self.on_files(head, rest, body),
             (_, ["uploads", rest @ ..]) => self.on_uploads(head, rest, body),
             (_, ["batches", rest @ ..]) => self.on_batches(head, rest, body),
-            (_, ["containers", rest @ ..]) => self.identified(self.on_containers(head, rest, body)),
-            (_, ["vector_stores", rest @ ..]) => self.identified(self.on_vector_stores(head, rest, body)),
+            (_, ["containers", rest @ ..]) => self.numbered(self.on_containers(head, rest, body)),
+            (_, ["vector_stores", rest @ ..]) => self.numbered(self.on_vector_stores(head, rest, body)),
             (&Method::GET, ["models"]) => answer(StatusCode::OK, &answers::models()),
             (&Method::POST, ["moderations"]) => answer(StatusCode::OK, &answers::moderation()),
             (&Method::POST, _) if images::PATHS.contains(&path) => {
@@ -192,11 +192,9 @@ impl Fake {
         }
     }
 
-    /// An answer with an id of its request, and with what tells of the account.
-    fn identified(&self, answer: Response<Answer>) -> Response<Answer> {
+    fn numbered(&self, answer: Response<Answer>) -> Response<Answer> {
         identified(answer, self.ids.fetch_add(1, Ordering::Relaxed))
     }
-
     fn new_id(&self, prefix: &str) -> String {
         format!("{prefix}{:024}", self.ids.fetch_add(1, Ordering::Relaxed))
     }
@@ -263,7 +261,7 @@ impl Fake {
         let (kind, bytes) = sent;
         let mut response = Response::new(Either::Left(Full::new(Bytes::from(bytes))));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-        self.identified(response)
+        self.numbered(response)
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {

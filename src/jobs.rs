@@ -61,15 +61,15 @@ pub struct Poller {
 struct Sightings(Mutex<HashMap<u64, Duration>>);
 
 impl Sightings {
-    /// Notes it, and returns whether it has been so for that long.
-    fn have_lasted(&self, hold: u64, now: Duration, least: Duration) -> bool {
+    /// Notes it, and returns for how long it has been so, if that is long enough.
+    fn have_lasted(&self, hold: u64, now: Duration, least: Duration) -> Option<Duration> {
         let mut seen = unpoisoned(self.0.lock());
         if let Some(since) = seen.get(&hold) {
-            let is_enough = now.saturating_sub(*since) >= least;
-            if is_enough {
+            let lasted = Some(now.saturating_sub(*since)).filter(|lasted| *lasted >= least);
+            if lasted.is_some() {
                 seen.remove(&hold);
             }
-            return is_enough;
+            return lasted;
         }
         if seen.len() >= SIGHTINGS_MAX {
             seen.retain(|_, since| now.saturating_sub(*since) < SIGHTING_LASTS);
@@ -77,7 +77,7 @@ impl Sightings {
         if seen.len() < SIGHTINGS_MAX {
             seen.insert(hold, now);
         }
-        least.is_zero()
+        Some(least).filter(Duration::is_zero)
     }
 
     /// Forgets it, since it is not so any more.
@@ -144,13 +144,17 @@ impl Poller {
         let accrual = Accrual::new(&self.guard, rules);
         match accrual.look(rules, open, *polls).await {
             Seen::Done => {}
-            Seen::Gone if self.is_surely_gone(open) => {
-                let now_s = self.guard.clock().now_s();
-                accrual
-                    .end(&open.job.kind, &open.job.object, now_s, "upstream does not know it any more")
-                    .await;
-            }
-            Seen::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Seen::Gone => match self.gone_for(open) {
+                Some(gone) => {
+                    // It was not there any more when that was first said.
+                    let gone_s = i64::try_from(gone.as_secs()).unwrap_or(0);
+                    let end_s = self.guard.clock().now_s().saturating_sub(gone_s);
+                    accrual
+                        .end(&open.job.kind, &open.job.object, end_s, "upstream does not know it any more")
+                        .await;
+                }
+                None => self.guard.put_job_off(open, PAUSE_MAX),
+            },
             Seen::Later(lasts) => self.guard.put_job_off(open, lasts),
         }
     }
@@ -169,7 +173,7 @@ impl Poller {
         match asked {
             // If its ending could not be queued, it is due again in some minutes.
             Asked::Ended => {}
-            Asked::Gone if self.is_surely_gone(open) => {
+            Asked::Gone if self.gone_for(open).is_some() => {
                 tracing::warn!(
                     event = "job_gone",
                     kind = open.job.kind,
@@ -212,9 +216,9 @@ impl Poller {
         }
     }
 
-    /// Whether upstream has not known a job's object twice, a minute apart: it may have been just
-    /// made, or the answer another server's.
-    fn is_surely_gone(&self, open: &OpenJob) -> bool {
+    /// How long it is since upstream first said that it does not know a job's object, if it has said
+    /// so twice, a minute apart: the object may have been just made, or the answer another server's.
+    fn gone_for(&self, open: &OpenJob) -> Option<Duration> {
         self.gone.have_lasted(open.hold.id, self.guard.clock().running(), GONE_FOR)
     }
 
@@ -232,6 +236,9 @@ impl Poller {
     /// Whether a job has been past its deadline for so long that it is given up.
     fn is_given_up(&self, open: &OpenJob) -> bool {
         self.is_late(open)
-            && self.overdue.have_lasted(open.hold.id, self.guard.clock().running(), self.overdue_max)
+            && self
+                .overdue
+                .have_lasted(open.hold.id, self.guard.clock().running(), self.overdue_max)
+                .is_some()
     }
 }

@@ -24,6 +24,8 @@ use crate::upstream::{Config, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
 const PAUSE: Duration = Duration::from_millis(250);
+/// Where chats are sent, below the API's root.
+const CHATS: &str = "/chat/completions";
 /// Requests of each batch.
 const BATCH_LINES: u32 = 5;
 
@@ -164,7 +166,7 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
             json!({ "model": "gpt-4o-mini", "input": "What did we spend?", "background": true, "max_output_tokens": 400 }),
         ),
         _ => (
-            "/chat/completions",
+            CHATS,
             json!({ "model": "gpt-4o-mini", "max_completion_tokens": 400,
                 "messages": [{ "role": "user", "content": "How do I spend less?" }] }),
         ),
@@ -188,7 +190,7 @@ async fn batch(client: &Upstream, secret: &Secret) -> String {
         let body = json!({ "model": "gpt-4o-mini", "max_completion_tokens": 400,
             "messages": [{ "role": "user", "content": "Sum up this page." }] });
         let id = format!("page-{number}");
-        json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body }).to_string()
+        json!({ "custom_id": id, "method": "POST", "url": format!("/v1{CHATS}"), "body": body }).to_string()
             + "\n"
     };
     let lines: String = (0..BATCH_LINES).map(line).collect();
@@ -198,7 +200,7 @@ async fn batch(client: &Upstream, secret: &Secret) -> String {
     );
     let made = async {
         let (_, file) = send(client, ("/files", "multipart/form-data; boundary=b"), secret, form).await?;
-        let body = json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+        let body = json!({ "input_file_id": file["id"], "endpoint": format!("/v1{CHATS}"), "completion_window": "24h" });
         send(client, ("/batches", "application/json"), secret, body.to_string()).await
     };
     match made.await {

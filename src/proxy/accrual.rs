@@ -283,7 +283,7 @@ fn job(kind: &str, id: &str, terms: &Terms) -> Result<Job, TermsError> {
 /// The ending of a period that a time ends, in Unix seconds.
 fn ending(open: &OpenJob, terms: &Terms, end_s: i64, note: Option<&'static str>) -> Ending {
     let (cost, quantities) = terms.charge(end_s);
-    let object_id = Some(open.job.object.clone());
+    let object_id = Some(terms.store_beside().unwrap_or(&open.job.object).to_owned());
     let tier = open.hold.tier;
     Ending { cost, tool_fees: cost, quantities, tier, status: 200, object_id, note, ..Ending::default() }
 }

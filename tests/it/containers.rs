@@ -228,7 +228,7 @@ fn a_container_of_which_upstream_says_nothing_is_asked_for_less_and_less_often()
         let house = House::with(LIMIT).await;
         let (forbidden, asked) = upstream(|_, _| Reply::Error(403)).await;
         let rules = rules_before(&forbidden);
-        followed(&house, "container", "cntr_1", HOLD_NANO, &terms(&house, -1_300, 80, -1_300)).await;
+        followed(&house, "container", "cntr_1", HOLD_NANO, &terms(&house, -1_300, 110, -1_300)).await;
         let open = house.guard.find_job("container", "cntr_1").await.unwrap().unwrap();
         let mut pauses = Vec::new();
         for polls in [0, 1, 3, 5, 100] {

@@ -214,7 +214,11 @@ pub(crate) async fn begin(
     let pico = outcome.charge(&world, &ask, outcome.words);
     let bill = BackgroundBill {
         ended: Arc::new(Mutex::new(ends_at.map(|at| (at, pico)))),
-        is_exact: outcome.report.usage == UsageForm::Full && outcome.calls.is_empty() && !ask.ttl_12h,
+        // The uplift of a region is assumed for versions of a model that no price is published for.
+        is_exact: outcome.report.usage == UsageForm::Full
+            && outcome.calls.is_empty()
+            && !ask.ttl_12h
+            && !world.is_regional,
     };
     account.open(name, Bill::Background(bill.clone()));
     let running = Running {

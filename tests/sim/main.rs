@@ -52,13 +52,15 @@ use crate::outcome::Outcome;
 use crate::world::World;
 
 /// Seeds that are run if none are asked for.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 /// Seeds below this one are run twice.
 const TWICE: u64 = 10;
 const CLIENTS: usize = 8;
 /// Clients that begin jobs, in some worlds.
 const JOB_CLIENTS: usize = 4;
 const WORK: Duration = Duration::from_secs(60);
+/// A session of a container, in milliseconds.
+const SESSION_MS: u64 = 1_200_000;
 /// Longer than any wait that a request is allowed.
 const REST_MAX: Duration = Duration::from_secs(200);
 /// Longer than any job lasts: a day, and the time in which one is asked for after its deadline.
@@ -314,6 +316,26 @@ fn settle_up_container(world: &World, name: &str, bill: &ContainerBill, entries:
     });
 }
 
+/// Sessions of containers that an entry is for.
+fn sessions(entry: &Entry) -> u64 {
+    let sizes = [
+        Class::Container1gSessions,
+        Class::Container4gSessions,
+        Class::Container16gSessions,
+        Class::Container64gSessions,
+    ];
+    sizes.into_iter().map(|size| entry.quantities[size]).sum()
+}
+
+/// Whether the guard documents that an entry may cost more than was held: a container that upstream neither shows nor
+/// deletes is booked beyond its hold where no limit has room, and a background response that runs in one is charged a
+/// session for every twenty minutes.
+fn may_overrun(world: &World, entry: &Entry) -> bool {
+    let is_long = entry.duration_ms > SESSION_MS && sessions(entry) > 1;
+    let is_container = &*entry.attribution.endpoint == "/v1/containers";
+    is_long || (is_container && world.account.was_out())
+}
+
 /// The ledger against the true account, request by request.
 async fn settle_up(world: &World, reports: &Reports) {
     let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
@@ -323,7 +345,8 @@ async fn settle_up(world: &World, reports: &Reports) {
     let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
     let all_most = world.account.all_most();
     let story = |name: &str| all_most.get(name).map(|(_, story)| story.clone()).unwrap_or_default();
-    for entry in entries.iter().filter(ended).filter(|entry| entry.cost > entry.held.cost) {
+    let overran = |entry: &&Entry| entry.cost > entry.held.cost && !may_overrun(world, entry);
+    for entry in entries.iter().filter(ended).filter(overran) {
         world.overran();
         let name = entry.attribution.tags.get("name").cloned().unwrap_or_default();
         world.check(!world.is_sound(), || format!("{name} overran its hold: {entry:?}\n  {}", story(&name)));

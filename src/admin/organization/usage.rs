@@ -47,9 +47,7 @@ const USAGE_WIDTHS: &[Width] = &[
 ];
 const COST_WIDTHS: &[Width] = &[Width { name: DAY, s: 86_400, default: 7, max: 180 }];
 
-/// Every kind of usage that OpenAI counts, with what the guard knows of it: how
-/// it is shown, and what the operations are reported as whose spending it is. Moderations are free,
-/// and not in the ledger.
+/// Every kind of usage that OpenAI counts, and how it is shown. Moderations are not in the ledger.
 const KINDS: &[(&str, Option<Kind>)] = &[
     ("completions", Some(COMPLETIONS)),
     ("embeddings", Some(EMBEDDINGS)),
@@ -66,10 +64,9 @@ const KINDS: &[(&str, Option<Kind>)] = &[
 
 #[derive(Clone, Copy)]
 struct Kind {
-    /// Whether it shows the spending of operations that are reported so; `None`: all.
+    /// Whether it shows operations that are reported so; `None`: all.
     of: Option<fn(UsageReport) -> bool>,
     groups: &'static [&'static str],
-    /// Whether there is something to show.
     shows: fn(&UsageSum) -> bool,
     view: fn(Group, &UsageSum) -> ResultView,
 }

@@ -158,7 +158,7 @@ impl Accrual {
         let now_s = self.now_s();
         // What was not held is tried again at once, now that what has passed is booked.
         let is_tried_again = !is_held && polls == 0;
-        let since_s = if is_tried_again { changed_s } else { terms.from_s };
+        let since_s = if is_tried_again { changed_s } else { terms.from_s.max(changed_s) };
         let believed_s = since_s.saturating_add(BELIEVED_AFTER_S);
         if now_s < believed_s {
             return Seen::Later(seconds(believed_s.saturating_sub(now_s)));

@@ -121,6 +121,14 @@ impl Terms {
         serde_json::to_string(self)
     }
 
+    /// The store beside whose hold files are held.
+    pub(super) fn store_beside(&self) -> Option<&str> {
+        match &self.of {
+            Object::VectorStore { beside, .. } => beside.as_deref(),
+            Object::Container { .. } => None,
+        }
+    }
+
     /// The most that the period costs: what is held for it.
     pub(in crate::proxy) fn bound(&self) -> Money {
         if matches!(self.of, Object::VectorStore { is_held: false, .. }) {

@@ -27,6 +27,8 @@ pub const DAY_S: i64 = 86_400;
 pub const FILE_BYTES_MAX: [u64; 2] = [64 << 20, 160 << 20];
 /// How old what upstream says of a store may be, as the guard documents.
 pub const LAG_MAX_S: i64 = 60;
+/// Seconds of an hour.
+const HOUR_S: i64 = 3_600;
 
 /// Price of storage, in picodollars rounded up; a byte-second is a byte that is kept for a second.
 pub fn storage_pico(byte_seconds: u128) -> u128 {
@@ -153,8 +155,9 @@ pub struct Store {
     /// By how many seconds what upstream says of it is behind.
     pub lag_s: i64,
     files: Vec<Stored>,
-    /// Bytes that are booked by the guard's rules, each from an instant on: those that are held, and those that would
-    /// be if no smaller hold ever took the place of a larger one, each file at the most of all.
+    /// Bytes by the guard's rules, each from an instant on: those that have to be held, those that are booked, and those
+    /// that would be if no smaller hold ever took the place of a larger one, each file at the most of all.
+    needed: BTreeMap<i64, u64>,
     booked: BTreeMap<i64, u64>,
     booked_most: BTreeMap<i64, u64>,
     last_added_s: i64,
@@ -182,6 +185,7 @@ impl Store {
             deleted_s: None,
             lag_s,
             files: Vec::new(),
+            needed: BTreeMap::new(),
             booked: BTreeMap::new(),
             booked_most: BTreeMap::new(),
             last_added_s: at_s,
@@ -205,7 +209,10 @@ impl Store {
     pub fn add(&mut self, name: &str, file: Taking, is_cut: bool, at_s: i64) {
         self.active_s = at_s;
         self.file_bytes_max = self.file_bytes_max.max(FILE_BYTES_MAX[usize::from(is_cut)]);
-        self.booked.insert(at_s, self.booked_bytes(at_s) + FILE_BYTES_MAX[usize::from(is_cut)]);
+        for kept in [&mut self.needed, &mut self.booked] {
+            let more = FILE_BYTES_MAX[usize::from(is_cut)];
+            kept.insert(at_s, kept.last_key_value().map_or(0, |(_, bytes)| *bytes) + more);
+        }
         self.added += 1;
         self.booked_most.insert(at_s, self.added * self.file_bytes_max);
         self.last_added_s = at_s;
@@ -260,24 +267,30 @@ impl Store {
         shown
     }
 
-    /// The guard reads the store: from a minute after files were added it books what upstream says, with each file that
-    /// is being taken up at its most.
+    /// The guard reads the store: from a minute after files were added it believes what upstream says, with each file
+    /// that is being taken up at its most. What is larger is held at once; what is smaller, once nothing is being taken
+    /// up after files were added, and otherwise after an hour.
     pub fn look(&mut self, at_s: i64) -> Shown {
         let shown = self.shown(at_s);
-        if at_s - self.last_added_s >= LAG_MAX_S {
-            self.booked.insert(at_s, shown.usage_bytes + shown.in_progress * self.file_bytes_max);
+        if at_s - self.last_added_s < LAG_MAX_S {
+            return shown;
+        }
+        let bytes = shown.usage_bytes + shown.in_progress * self.file_bytes_max;
+        self.needed.insert(at_s, bytes);
+        let (held_s, held) =
+            self.booked.last_key_value().map_or((self.made_s, 0), |(at_s, held)| (*at_s, *held));
+        let are_taken_up = shown.in_progress == 0 && held_s <= self.last_added_s;
+        if bytes > held || are_taken_up || at_s - held_s >= HOUR_S {
+            self.booked.insert(at_s, bytes);
         }
         shown
-    }
-
-    fn booked_bytes(&self, at_s: i64) -> u64 {
-        self.booked.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes)
     }
 
     /// What the guard says that it holds for it then, for so many seconds, in picodollars.
     pub fn held_pico(&self, at_s: i64, lasts_s: i64) -> u128 {
         if self.lives(at_s) {
-            storage_pico(u128::from(self.booked_bytes(at_s)) * seconds(0, lasts_s))
+            let needed = self.needed.range(..=at_s).next_back().map_or(0, |(_, bytes)| *bytes);
+            storage_pico(u128::from(needed) * seconds(0, lasts_s))
         } else {
             0
         }
