@@ -276,7 +276,8 @@ impl Store {
             return shown;
         }
         let bytes = shown.usage_bytes + shown.in_progress * self.file_bytes_max;
-        self.needed.insert(at_s, bytes);
+        // What is known of some files may be less than the most of all.
+        self.needed.insert(at_s, shown.usage_bytes + shown.in_progress * FILE_BYTES_MAX[0]);
         let (held_s, held) =
             self.booked.last_key_value().map_or((self.made_s, 0), |(at_s, held)| (*at_s, *held));
         let are_taken_up = shown.in_progress == 0 && held_s <= self.last_added_s;
