@@ -64,6 +64,10 @@ impl Sightings {
     /// Notes it, and returns for how long it has been so, if that is long enough.
     fn have_lasted(&self, hold: u64, now: Duration, least: Duration) -> Option<Duration> {
         let mut seen = unpoisoned(self.0.lock());
+        // One that is so old was not followed by another one in time.
+        if seen.get(&hold).is_some_and(|since| now.saturating_sub(*since) >= SIGHTING_LASTS) {
+            seen.remove(&hold);
+        }
         if let Some(since) = seen.get(&hold) {
             let lasted = Some(now.saturating_sub(*since)).filter(|lasted| *lasted >= least);
             if lasted.is_some() {

@@ -105,10 +105,11 @@ impl Jobs {
         found
     }
 
-    /// Has a job polled again at a running time, unless it has ended.
-    pub(super) fn put_off(&self, key: &JobKey, until: Duration) {
+    /// Has a job polled again at a running time, unless it has ended or has another hold since.
+    pub(super) fn put_off(&self, key: &JobKey, hold: u64, until: Duration) {
         let mut state = self.state();
-        let Some(waiting) = state.open.get_mut(key) else { return };
+        let waiting = state.open.get_mut(key).filter(|waiting| waiting.open.hold.id == hold);
+        let Some(waiting) = waiting else { return };
         if let Some(due) = waiting.due.replace(until) {
             state.due.remove(&(due, Arc::clone(key)));
         }

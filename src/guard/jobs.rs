@@ -131,7 +131,7 @@ impl Guard {
         match self.core.journal() {
             Journal::Embedded(_) => {
                 let until = self.clock().running().saturating_add(lasts);
-                self.jobs.put_off(&key(&of.job.kind, &of.job.object), until);
+                self.jobs.put_off(&key(&of.job.kind, &of.job.object), of.hold.id, until);
             }
             Journal::Shared(_) => unpoisoned(self.polled.lock()).push(PutOff { hold: of.hold.id, lasts }),
         }

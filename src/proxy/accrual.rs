@@ -160,15 +160,26 @@ impl Accrual {
         })
     }
 
-    /// Ends the job of an object, if one runs, and charges what has passed until a time, in Unix
-    /// seconds. Returns whether one has ended.
+    /// Ends the job of an object that is there no more, if one runs, and charges what has passed until
+    /// a time, in Unix seconds: of a container no more than its life, as far as its uses are known.
+    /// Returns whether one has ended.
     pub async fn end(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
-        let lived_s = if kind == CONTAINER { self.lived_until(id).await } else { None };
-        self.end_at(kind, id, lived_s.map_or(end_s, |lived_s| lived_s.min(end_s)), note).await
+        let used_s = if kind == CONTAINER { self.used_s(id).await } else { None };
+        self.end_job((kind, id), end_s, used_s, note).await
     }
 
-    /// The same, if it is known when it ended.
+    /// Ends the job of an object that was there until a time, in Unix seconds.
     async fn end_at(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
+        self.end_job((kind, id), end_s, None, note).await
+    }
+
+    async fn end_job(
+        &self,
+        (kind, id): (&str, &str),
+        end_s: i64,
+        used_s: Option<i64>,
+        note: &'static str,
+    ) -> bool {
         let resumed = match self.guard.resume_job(kind, id).await {
             Ok(resumed) => resumed,
             Err(error) => {
@@ -181,7 +192,10 @@ impl Accrual {
         };
         let Some((reservation, open)) = resumed else { return false };
         let settled = match Terms::read(&open.job.terms) {
-            Ok(terms) => reservation.settle(Basis::Counted, ending(&open, &terms, end_s, Some(note))),
+            Ok(terms) => {
+                let lived_s = used_s.and_then(|used_s| terms.lives_until(used_s)).unwrap_or(end_s);
+                reservation.settle(Basis::Counted, ending(&open, &terms, end_s.min(lived_s), Some(note)))
+            }
             Err(error) => {
                 log_unusable(&open, &error);
                 reservation.assume(Ending { status: 200, note: Some(note), ..Ending::default() })
@@ -213,10 +227,12 @@ impl Accrual {
         let attempts = if self.is_followed(of) { END_ATTEMPTS } else { 1 };
         for attempt in 1..=attempts {
             if self.end(kind, &of.id, self.now_s(), "it was deleted").await || attempt == attempts {
-                return;
+                break;
             }
             tokio::time::sleep(PAUSE).await;
         }
+        // Where another guard has renewed it meanwhile, it still runs.
+        self.look_soon(&of.id).await;
     }
 
     /// Whether an object has or had a job, as far as the index of objects says.

@@ -190,7 +190,9 @@ impl Proxy {
         let accrual = Accrual::new(&self.guard, rules);
         let found = accrual.find(VECTOR_STORE, &store.id).await.map_err(Refusal::from)?;
         let (kept, attribution) = if let Some(open) = found {
-            (0, Arc::clone(&open.hold.attribution))
+            // Whose store it is, upstream alone can say of a client's own key.
+            let maker = &open.hold.attribution;
+            (0, if is_own(caller) { Arc::clone(maker) } else { attribution })
         } else {
             let asker = Asker { upstream: self.upstream(rules), authorization: &caller.authorization };
             let shown = asker.show("/vector_stores", &store.id, &attribution).await;

@@ -12,12 +12,6 @@ impl Accrual {
         self.known_container(&container(id)).await.map(|known| known.used_s)
     }
 
-    /// Until when a container lives that is used no more, as far as the index of objects knows.
-    pub(super) async fn lived_until(&self, id: &str) -> Option<i64> {
-        let known = self.known_container(&container(id)).await?;
-        (known.idle_s > 0).then(|| known.used_s.saturating_add(known.idle_s))
-    }
-
     /// Has the uses of a container charged from now on, since its job is about to end and upstream
     /// has not said that it lives no more.
     pub(super) async fn charge_uses(&self, id: &str) {

@@ -103,7 +103,8 @@ impl Accrual {
                 }
                 Ok(None) | Err(_) if presumed_s.saturating_add(HOUR_S) <= now_s => {
                     self.charge_uses(id).await;
-                    self.end(CONTAINER, id, now_s, "for an hour upstream did not say whether it lives").await;
+                    let note = "for an hour upstream did not say whether it lives";
+                    self.end_at(CONTAINER, id, now_s, note).await;
                     return Seen::Done;
                 }
                 // It may live, and what it is billed from now on has to be held.
@@ -144,7 +145,7 @@ impl Accrual {
             entry = open.hold.id,
             "a container was deleted, since a limit leaves no room for its next minutes"
         );
-        self.end(CONTAINER, id, self.now_s(), "a limit left no room, so the guard deleted it").await;
+        self.end_at(CONTAINER, id, self.now_s(), "a limit left no room, so the guard deleted it").await;
         Seen::Done
     }
 

@@ -56,7 +56,7 @@ impl FormIds {
         });
         read.map_err(malformed)?;
         references::all([found, References::default(), References::default()])
-            .map_err(|problem| Invalid::body(&problem))
+            .map_err(|problem| Invalid::form(&problem))
     }
 
     /// Ends the form; one without its last boundary is an error.
