@@ -122,7 +122,7 @@ impl Terms {
     }
 
     /// Until when a container lives, in Unix seconds, if its last use that the guard has seen was at a
-    /// time: upstream may have told of a later one. Nothing else ends by itself.
+    /// time: upstream may have shown a later one. Nothing else ends by itself.
     pub(super) fn lives_until(&self, used_s: i64) -> Option<i64> {
         match &self.of {
             Object::Container { idle_s, active_s, .. } => Some(used_s.max(*active_s).saturating_add(*idle_s)),
