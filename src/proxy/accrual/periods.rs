@@ -117,12 +117,19 @@ impl Accrual {
             Renewal::Later => Seen::Later(RETRY),
             // They may end in time.
             Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => Seen::Later(RETRY),
-            Renewal::Refused(denial) => self.delete(asker, open, &denial, polls).await,
+            Renewal::Refused(denial) => self.delete(asker, (open, active_s), &denial, polls).await,
         }
     }
 
-    /// Deletes a container whose next minutes no limit leaves room for.
-    async fn delete(&self, asker: Option<Asker<'_>>, open: &OpenJob, denial: &Denial, polls: u32) -> Seen {
+    /// Deletes a container whose next minutes no limit leaves room for, and which was last used at a
+    /// time, in Unix seconds.
+    async fn delete(
+        &self,
+        asker: Option<Asker<'_>>,
+        (open, active_s): (&OpenJob, i64),
+        denial: &Denial,
+        polls: u32,
+    ) -> Seen {
         let id = &open.job.object;
         self.guard.core().note_denial(denial);
         // That of a client's own key goes on; its minutes are charged once it ends.
@@ -145,7 +152,8 @@ impl Accrual {
             entry = open.hold.id,
             "a container was deleted, since a limit leaves no room for its next minutes"
         );
-        self.end_at(CONTAINER, id, self.now_s(), "a limit left no room, so the guard deleted it").await;
+        let note = "a limit left no room, so the guard deleted it";
+        self.end_job((CONTAINER, id), self.now_s(), Some(active_s), note).await;
         Seen::Done
     }
 
