@@ -31,9 +31,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use spendguard::clock::Clock;
-use spendguard::fake_openai::{self, Fake};
 use spendguard::upstream::Upstream;
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::asking::{argument, client};
@@ -212,13 +210,7 @@ async fn main() {
         return;
     };
     let clock = Arc::new(Clock::default());
-    let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
-    let upstream = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_stop, stop) = watch::channel(false);
-        runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
-    });
+    let upstream = asking::fake();
     let shared = |guards, limit| Setup { engine: "PostgreSQL", guards, limit };
     let embedded = |limit| Setup { engine: "embedded", guards: 1, limit };
     let setups = ["hot", "disjoint"]

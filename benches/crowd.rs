@@ -34,9 +34,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use spendguard::clock::Clock;
-use spendguard::fake_openai::{self, Fake};
 use spendguard::upstream::Upstream;
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::asking::{argument, client};
@@ -220,13 +218,7 @@ async fn main() {
         return;
     };
     let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::default());
-    let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
-    let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_stop, stop) = watch::channel(false);
-        runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
-    });
+    let upstream = format!("{}/v1", asking::fake());
     let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
     for name in ["steady", "tight", "poor"] {
         let made = json!({ "name": name, "secret": secret(name) }).to_string();

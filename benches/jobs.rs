@@ -25,9 +25,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use spendguard::clock::Clock;
-use spendguard::fake_openai::{self, Fake};
 use spendguard::upstream::Upstream;
-use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::asking::{argument, client};
@@ -117,13 +115,7 @@ async fn main() {
         return;
     };
     let clock = Arc::new(Clock::default());
-    let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
-    let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_stop, stop) = watch::channel(false);
-        runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
-    });
+    let upstream = format!("{}/v1", asking::fake());
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let (without, with) =
         (guard(folders[0].path(), &upstream).await, guard(folders[1].path(), &upstream).await);

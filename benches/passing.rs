@@ -17,7 +17,6 @@ mod pass_through;
 #[path = "support/running.rs"]
 mod running;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,9 +25,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use spendguard::clock::Clock;
-use spendguard::fake_openai::{self, Fake};
 use spendguard::upstream::Upstream;
-use tokio::sync::watch;
 
 use self::asking::{argument, client};
 use self::running::Running;
@@ -185,13 +182,7 @@ fn main() {
 
 async fn measure(rounds: usize) {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::default());
-    let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
-    let origin = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_stop, stop) = watch::channel(false);
-        runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
-    });
+    let origin = asking::fake();
     let upstream = format!("{origin}/v1");
     let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
     let bare = Running::of(pass_through::command(&upstream));

@@ -2,11 +2,10 @@
 //! filler words and exact, deterministic usage.
 //!
 //! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of those
-//! cached. It counts the usage it served, so that a ledger can be compared with it,
-//! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
-//! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`,
-//! `image-bytes`, `speech-ms`, `seconds`; by `background-reads` a background response ends
-//! after it was read so often.
+//! cached. It counts the usage it served, so that a ledger can be compared with it, and is
+//! controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`, `chunk-delay-ms`,
+//! `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`, `image-bytes`, `speech-ms`,
+//! `seconds`; by `background-reads` a background response ends after it was read so often.
 
 mod answers;
 mod audio;
@@ -195,6 +194,7 @@ impl Fake {
     fn numbered(&self, answer: Response<Answer>) -> Response<Answer> {
         identified(answer, self.ids.fetch_add(1, Ordering::Relaxed))
     }
+
     fn new_id(&self, prefix: &str) -> String {
         format!("{prefix}{:024}", self.ids.fetch_add(1, Ordering::Relaxed))
     }

@@ -135,7 +135,7 @@ impl Accrual {
         false
     }
 
-    /// The same; a hold that is not that of the object's job comes back.
+    /// Leaves a hold to the job of an object; it comes back if it can't be the job's.
     async fn detach(
         &self,
         reservation: Reservation,
@@ -231,8 +231,10 @@ impl Accrual {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // Where another guard has renewed it meanwhile, it still runs.
-        self.look_soon(&of.id).await;
+        if kind == VECTOR_STORE {
+            // Where another guard has renewed it meanwhile, it still runs.
+            self.look_soon(&of.id).await;
+        }
     }
 
     /// Whether an object has or had a job, as far as the index of objects says.

@@ -15,7 +15,7 @@ use spendguard::ledger::entry::{Attribution, Job};
 use crate::accrual;
 use crate::alerts::Receiver;
 use crate::cluster::Cluster;
-use crate::harness::{House, call, run};
+use crate::harness::{Answer, House, call, run};
 use crate::objects::upstream::{self, Kept};
 use crate::postgres::Postgres;
 
@@ -125,6 +125,28 @@ fn a_minute_of_a_container_that_guards_use_at_once_is_charged_once() {
     });
 }
 
+/// Sends a request of a key that another guard may have made.
+async fn post(house: &House, key: &str, path: &str, body: Value) -> Answer {
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    call(&house.proxy, Method::POST, path, &headers, body.to_string().into()).await
+}
+
+/// Adds six files to a store at once, by two guards in turns, with a key of the first.
+async fn add_files_at_once([a, b]: [&House; 2], files: &str) {
+    for number in 0..6 {
+        accrual::knows_file(a, &format!("file-{number}")).await;
+    }
+    let added = join_all((0..6).map(|number| {
+        let house = if number % 2 == 0 { a } else { b };
+        post(house, &a.key, files, json!({ "file_id": format!("file-{number}") }))
+    }));
+    let added = added.await;
+    assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
+    a.guard.core().flush().await.unwrap();
+    b.guard.core().flush().await.unwrap();
+}
+
 #[test]
 fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_it_once() {
     run(async {
@@ -132,33 +154,20 @@ fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_i
         let a = House::sharing(&postgres, None, accrual::LIMIT).await;
         let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
         let bearer = format!("Bearer {}", a.key);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let post = async |house: &House, path: &str, body: Value| {
-            call(&house.proxy, Method::POST, path, &headers, body.to_string().into()).await
-        };
-        for number in 0..6 {
-            accrual::knows_file(&a, &format!("file-{number}")).await;
-        }
-        let store = post(&a, "/v1/vector_stores", json!({ "name": "a" })).await.json();
+        let headers = [("authorization", bearer.as_str())];
+        let store = post(&a, &a.key, "/v1/vector_stores", json!({ "name": "a" })).await.json();
         let store = format!("/v1/vector_stores/{}", store["id"].as_str().unwrap());
-        let container = post(&b, "/v1/containers", json!({ "name": "a" })).await.json();
+        let container = post(&b, &a.key, "/v1/containers", json!({ "name": "a" })).await.json();
         let container = format!("/v1/containers/{}", container["id"].as_str().unwrap());
         let files = format!("{store}/files");
-        let added = (0..6).map(|number| {
-            let house = if number % 2 == 0 { &a } else { &b };
-            post(house, &files, json!({ "file_id": format!("file-{number}") }))
-        });
-        let added = join_all(added).await;
-        assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
-        a.guard.core().flush().await.unwrap();
-        b.guard.core().flush().await.unwrap();
+        add_files_at_once([&a, &b], &files).await;
         let jobs = || postgres.ask("SELECT kind, count(*) FROM job GROUP BY kind ORDER BY kind");
         assert_eq!(jobs(), "container|1\nvector_store|1");
         // Six files of 64 MiB for a day, and 23 minutes.
         assert_eq!(a.meter("all").await["held"], "0.072");
         for path in [&store, &container] {
             let deleted = join_all(
-                [&a, &b].map(|house| call(&house.proxy, Method::DELETE, path, &headers[..1], Bytes::new())),
+                [&a, &b].map(|house| call(&house.proxy, Method::DELETE, path, &headers, Bytes::new())),
             );
             let deleted = deleted.await;
             assert!(deleted.iter().any(|answer| answer.status == StatusCode::OK), "{deleted:?}");
@@ -228,28 +237,13 @@ fn files_that_guards_add_at_once_to_a_store_without_a_job_are_all_followed_by_on
         let postgres = Postgres::start();
         let a = House::sharing(&postgres, None, accrual::LIMIT).await;
         let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
-        let bearer = format!("Bearer {}", a.key);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let post = async |house: &House, path: &str, body: Value| {
-            call(&house.proxy, Method::POST, path, &headers, body.to_string().into()).await
-        };
-        for number in 0..6 {
-            accrual::knows_file(&a, &format!("file-{number}")).await;
-        }
-        let store = post(&a, "/v1/vector_stores", json!({ "name": "a" })).await.json();
+        let store = post(&a, &a.key, "/v1/vector_stores", json!({ "name": "a" })).await.json();
         let store = store["id"].as_str().unwrap();
         let (job, _) = a.guard.resume_job("vector_store", store).await.unwrap().unwrap();
         job.release(Ending::default());
         a.guard.core().flush().await.unwrap();
         let files = format!("/v1/vector_stores/{store}/files");
-        let added = join_all((0..6).map(|number| {
-            let house = if number % 2 == 0 { &a } else { &b };
-            post(house, &files, json!({ "file_id": format!("file-{number}") }))
-        }));
-        let added = added.await;
-        assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
-        a.guard.core().flush().await.unwrap();
-        b.guard.core().flush().await.unwrap();
+        add_files_at_once([&a, &b], &files).await;
         assert_eq!(postgres.ask("SELECT count(*) FROM job WHERE kind = 'vector_store'"), "1");
         assert_eq!(postgres.ask("SELECT count(*) FROM hold"), "0");
         assert_eq!(postgres.ask("SELECT count(*) FROM entry WHERE basis = 'assumed'"), "0");

@@ -1,7 +1,7 @@
 //! Background responses at upstream: they go on without the requests that began them.
 //!
 //! Each is drawn like any other request, runs for a time of its own, and is billed when it ends,
-//! whoever asks for it. Questions about it are answered late, partly, wrongly, or never.
+//! asked for or not. Questions about it are answered late, partly, wrongly, or never.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::chance::Chance;
 use crate::openai::{MODELS, head, whole};
 use crate::wire::{End, now};
 
-/// What an endless response has by which it can be told from others.
+/// What marks an endless response.
 const ENDLESS: &str = "endless";
 /// The longest time that a question about a job is left unanswered, in seconds: the guard waits
 /// for 30.

@@ -307,8 +307,8 @@ fn settle_up_container(world: &World, name: &str, bill: &ContainerBill, entries:
     world.check(booked >= billed, || {
         format!("{name} lived {lived} minutes for {billed}, booked are {booked}: {entries:?}")
     });
-    // What is charged in full was not followed. What the guard was not told of it, or could not
-    // ask, it takes for a life that goes on.
+    // What is charged in full was not followed. Where upstream gives no answer, the guard takes a
+    // container to live on.
     let is_followed = entries.iter().all(|entry| entry.basis == Some(Basis::Counted));
     let most = u64::try_from(lived).unwrap() + SEEN_LATE_MINUTES;
     world.check(!is_followed || !bill.is_known() || world.account.was_out() || minutes() <= most, || {

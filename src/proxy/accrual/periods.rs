@@ -16,8 +16,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 /// an entry.
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_S: i64 = 3_600;
-/// How long after a store was held upstream is asked what it keeps, in seconds: after files were
-/// added, the count of those that are being taken up may be late.
+/// How long a store's counts of files may lag, in seconds: so long after files were added, or a new
+/// hold was taken, upstream is not asked what the store keeps.
 pub(super) const BELIEVED_AFTER_S: i64 = 60;
 /// How long before the end of a hold the next one is taken for a container of which upstream says
 /// nothing, or the container is deleted even if others' holds alone are in the way, in seconds.

@@ -91,7 +91,8 @@ impl Terms {
         self
     }
 
-    /// The same once upstream has made the object, or has changed it: what it says of a store is late from then on.
+    /// The same once upstream has answered, at a time in Unix seconds: its counts of a store's files
+    /// may lag for a while after that.
     pub(super) fn made(mut self, now_s: i64) -> Self {
         if let Object::VectorStore { changed_s, .. } = &mut self.of {
             *changed_s = now_s;

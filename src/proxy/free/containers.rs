@@ -62,9 +62,8 @@ impl Proxy {
     /// which each have a hold, the first pays for the time that they add.
     pub(super) async fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
         let new = Self::unknown_container(caller, used.at_s);
-        let has_job = self.guard.objects().lookup(used.of.kind, &used.of.id).is_some_and(|of| of.has_job);
         // Upstream has served it some time before now; of a job, that makes the end no earlier.
-        let at_s = if has_job { self.guard.clock().now_s() } else { used.at_s };
+        let at_s = if self.has_job(&used.of) { self.guard.clock().now_s() } else { used.at_s };
         let (added_s, known, written) = self.guard.use_container(&used.of, at_s, new).await;
         used.written = written;
         use_fee(fees, &known, added_s).min(used.fee_max)
@@ -73,9 +72,14 @@ impl Proxy {
     /// Records a use that upstream may have served, though no answer says so: a container with a
     /// job is then presumed to have been used. Any other pays for its use with the hold.
     pub(super) async fn presume_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) {
-        if self.guard.objects().lookup(used.of.kind, &used.of.id).is_some_and(|known| known.has_job) {
+        if self.has_job(&used.of) {
             self.charge_use(used, caller, fees).await;
         }
+    }
+
+    /// Whether a job charges the time of a container, as far as the index of objects knows.
+    fn has_job(&self, of: &ObjectReference) -> bool {
+        self.guard.objects().lookup(of.kind, &of.id).is_some_and(|known| known.has_job)
     }
 
     /// Passes on a container that upstream shows. If it lives no more, its job ends.
