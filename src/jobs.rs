@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,11 +23,14 @@ use crate::proxy::background::{RESPONSE, Settler};
 use crate::proxy::batches::{BATCH, BatchSettler};
 use crate::store::jobs::DueJob;
 use crate::sync::unpoisoned;
+use crate::upstream::Upstream;
 
 /// How often it looks for jobs that are due.
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are asked for at a look, and at once: 20 a second.
 const POLLS_MAX: u32 = 20;
+/// The same of batches, whose outputs may take an hour to be read: other jobs don't wait for them.
+const BATCHES_MAX: usize = 20;
 /// How long a job is asked for after its deadline before its hold is charged, by the running time:
 /// a wall clock that jumps ends no jobs at once.
 pub const OVERDUE_MAX: Duration = Duration::from_secs(600);
@@ -42,6 +46,14 @@ const GONE_FOR: Duration = Duration::from_secs(50);
 struct Owner {
     /// Whether upstream was called with the guard's own key.
     is_own: bool,
+}
+
+/// The pool of connections and the authorization by which the guard itself can ask for a job.
+fn asker<'a>(rules: &'a Rules, open: &OpenJob) -> Option<(&'a Upstream, &'a HeaderValue)> {
+    let is_own = serde_json::from_str(&open.job.terms).is_ok_and(|Owner { is_own }| is_own);
+    let key = rules.upstream_key.as_ref().filter(|_| is_own)?;
+    // Behind those of the shards.
+    Some((rules.upstreams.last()?, key))
 }
 
 /// Asks for the outcome of jobs.
@@ -99,7 +111,7 @@ impl Poller {
     /// Asks until it is stopped. What is being asked then is asked again after the next start.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let poller = Arc::new(self);
-        let mut polls = JoinSet::new();
+        let (mut polls, mut batches) = (JoinSet::new(), JoinSet::new());
         let mut is_failing = false;
         loop {
             tokio::select! {
@@ -108,6 +120,7 @@ impl Poller {
                 () = tokio::time::sleep(EVERY) => {}
             }
             while polls.try_join_next().is_some() {}
+            while batches.try_join_next().is_some() {}
             let running = u32::try_from(polls.len()).unwrap_or(u32::MAX);
             let free = POLLS_MAX.saturating_sub(running);
             if free == 0 {
@@ -127,8 +140,14 @@ impl Poller {
             };
             is_failing = false;
             for job in due {
+                let is_of_batch = job.open.job.kind == BATCH;
+                if is_of_batch && batches.len() >= BATCHES_MAX {
+                    poller.guard.put_job_off(&job.open, PAUSE_MAX);
+                    continue;
+                }
                 let poller = Arc::clone(&poller);
-                polls.spawn(async move { poller.poll(job).await });
+                let set = if is_of_batch { &mut batches } else { &mut polls };
+                set.spawn(async move { poller.poll(job).await });
             }
         }
     }
@@ -182,7 +201,7 @@ impl Poller {
                     event = "job_gone",
                     kind = open.job.kind,
                     object = open.job.object,
-                    "upstream does not know the object of a job any more, so its hold is charged"
+                    "upstream does not know the object of a job, or the output of a batch, any more"
                 );
                 self.assume(rules, open, "upstream does not know it any more").await;
             }
@@ -191,7 +210,7 @@ impl Poller {
                     event = "job_overdue",
                     kind = open.job.kind,
                     object = open.job.object,
-                    "the end of a job was not seen by its deadline, so its hold is charged"
+                    "the end of a job was not seen by its deadline"
                 );
                 self.assume(rules, open, "its end was not seen by its deadline").await;
             }
@@ -202,20 +221,18 @@ impl Poller {
 
     /// What upstream says of a job; `None` if the guard has no key for it.
     async fn asked(&self, rules: &Rules, open: &OpenJob) -> Option<Asked> {
-        let is_own = serde_json::from_str(&open.job.terms).is_ok_and(|Owner { is_own }| is_own);
-        let key = rules.upstream_key.as_ref().filter(|_| is_own)?;
-        // Behind those of the shards.
-        let upstream = rules.upstreams.last()?;
+        let (upstream, key) = asker(rules, open)?;
         Some(match open.job.kind.as_str() {
             BATCH => BatchSettler::new(&self.guard, rules).ask(upstream, key, open).await,
             _ => Settler::new(&self.guard, rules).ask(upstream, key, open).await,
         })
     }
 
-    /// Charges the hold of a job whose outcome will not be known.
+    /// Ends a job whose outcome will not be known: its hold is charged, unless a batch itself says what
+    /// its lines have used.
     async fn assume(&self, rules: &Rules, open: &OpenJob, note: &'static str) {
         match open.job.kind.as_str() {
-            BATCH => BatchSettler::new(&self.guard, rules).assume(&open.job.object, note).await,
+            BATCH => BatchSettler::new(&self.guard, rules).give_up(asker(rules, open), open, note).await,
             _ => Settler::new(&self.guard, rules).assume(&open.job.object, note).await,
         }
     }

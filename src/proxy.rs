@@ -16,6 +16,7 @@ pub mod body;
 pub mod conceal;
 pub mod cors;
 pub mod count;
+mod detached;
 pub mod exchange;
 mod free;
 pub mod headers;
@@ -40,8 +41,10 @@ pub mod tap;
 pub mod unpack;
 mod upload;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -54,7 +57,8 @@ use crate::protocol::openai::endpoint::{self, Endpoint};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
-use crate::proxy::exchange::{DetachOnDrop, Outgoing};
+use crate::proxy::detached::DetachOnDrop;
+use crate::proxy::exchange::Outgoing;
 use crate::proxy::in_flight::{InFlight, RequestIds};
 use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::Refusal;
@@ -62,6 +66,9 @@ pub use crate::proxy::rules::Rules;
 use crate::proxy::tap::StreamPolicy;
 use crate::startup::Opened;
 use crate::upstream::Upstream;
+
+/// How long an exchange goes on without its client where upstream's answer matters to the guard.
+const WITHOUT_CLIENT_MAX: Duration = Duration::from_secs(600);
 
 /// One shard of the proxy: shared state, and its number.
 #[derive(Debug)]
@@ -218,8 +225,8 @@ impl Proxy {
 
     /// Forwards an unmetered request, and masks the account in its answer.
     async fn forward_free(
-        &self,
-        rules: &Rules,
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         (head, body): (http::request::Parts, Bytes),
         caller: Caller,
         in_flight: InFlight,
@@ -231,6 +238,12 @@ impl Proxy {
             return Ok(answer);
         }
         self.concealed(rules, Ok(answer), pass_through).await
+    }
+
+    /// Runs an exchange to its end, whether its client stays or leaves.
+    async fn to_its_end<T>(&self, exchange: Pin<Box<impl Future<Output = T> + Send + 'static>>) -> T {
+        let gone = Arc::new(AtomicBool::new(false));
+        DetachOnDrop::new(exchange, gone, Some(WITHOUT_CLIENT_MAX), self.tracker.clone()).await
     }
 
     /// Sends an admitted request; the exchange outlives a client that leaves.
@@ -259,7 +272,7 @@ impl Proxy {
             }
             answer
         };
-        let answer = DetachOnDrop::new(exchange, gone, rules.drain, self.tracker.clone()).await;
+        let answer = DetachOnDrop::new(Box::pin(exchange), gone, rules.drain, self.tracker.clone()).await;
         self.concealed(rules, answer, pass_through).await
     }
 

@@ -88,6 +88,11 @@ impl Jobs {
         self.state().open.get(key).map(|waiting| Arc::clone(&waiting.open))
     }
 
+    /// Whether a reservation has a job.
+    pub(super) fn is_claimed(&self, key: &JobKey) -> bool {
+        self.state().claimed.contains(key)
+    }
+
     /// The first of those that are due by a running time, each with how often it was polled
     /// before. They are due again as [`Jobs::put_off`] says, or some minutes later without it.
     pub(super) fn due(&self, now: Duration, count_max: usize) -> Vec<(Arc<OpenJob>, u32)> {

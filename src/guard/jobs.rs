@@ -76,6 +76,11 @@ impl Guard {
         }
     }
 
+    /// Whether a caller on this guard has resumed a job, or begins it: it may have ended or not.
+    pub fn is_job_claimed(&self, kind: &str, object: &str) -> bool {
+        self.jobs.is_claimed(&key(kind, object))
+    }
+
     /// Resumes the hold of a job whose outcome is known, to be ended: settled, released, or
     /// assumed if it is dropped. `None` if no such job runs, its row is still being written,
     /// or another caller has resumed it, so that each has one ending. Where guards share the

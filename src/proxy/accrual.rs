@@ -226,15 +226,24 @@ impl Accrual {
         let Some(kind) = kind_of(of.kind) else { return };
         let attempts = if self.is_followed(of) { END_ATTEMPTS } else { 1 };
         for attempt in 1..=attempts {
-            if self.end(kind, &of.id, self.now_s(), "it was deleted").await || attempt == attempts {
-                break;
+            let has_ended = self.end(kind, &of.id, self.now_s(), "it was deleted").await;
+            if has_ended && !self.goes_on(kind, &of.id).await {
+                return;
             }
-            tokio::time::sleep(PAUSE).await;
+            if attempt < attempts {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        if kind == VECTOR_STORE {
-            // Where another guard has renewed it meanwhile, it still runs.
-            self.look_soon(&of.id).await;
+        self.look_soon(&of.id).await;
+    }
+
+    /// Whether a job that was ended runs still: another guard may have renewed it first, and then it
+    /// was the last hold that was ended here.
+    async fn goes_on(&self, kind: &str, id: &str) -> bool {
+        if !self.guard.core().is_shared() {
+            return false;
         }
+        self.guard.core().flush().await.is_err() || !matches!(self.find(kind, id).await, Ok(None))
     }
 
     /// Whether an object has or had a job, as far as the index of objects says.

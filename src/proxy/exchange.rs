@@ -1,15 +1,12 @@
 //! One exchange with upstream: send, pass the answer on, settle.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
-use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
@@ -76,19 +73,28 @@ pub enum StreamUsage {
     Priced,
 }
 
+/// A request that got no answer.
+pub(super) struct Unanswered {
+    pub(super) refusal: Refusal,
+    pub(super) in_flight: InFlight,
+    /// Whether upstream may have served it.
+    pub(super) was_sent: bool,
+}
+
 /// Sends a request that is billed at most a fee, as `sending` does, and streams its answer.
 /// `fee` is called once upstream has served the request, and returns at most what is held.
-pub async fn unbilled(
+pub(super) async fn unbilled(
     sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
     (mut reservation, fee): (Reservation, impl AsyncFnOnce() -> Money),
     mut in_flight: InFlight,
-) -> Result<(Response<AnswerBody>, InFlight), (Refusal, InFlight)> {
+) -> Result<(Response<AnswerBody>, InFlight), Unanswered> {
     reservation.mark_sent();
     let answer = match answered(sending, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(reservation, &error));
-            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), in_flight));
+            let refusal = Refusal::Upstream(NoAnswer::of(&error, Billed::No));
+            return Err(Unanswered { refusal, in_flight, was_sent: error.sent });
         }
     };
     let (mut head, body) = answer.into_parts();
@@ -355,46 +361,4 @@ fn is_event_stream(head: &HeaderMap, was_asked: bool) -> bool {
 /// Whether a body is JSON.
 fn is_json(head: &HeaderMap) -> bool {
     headers::has_type(head, b"application/json")
-}
-
-/// An exchange that outlives its client: if dropped before its end, it continues in
-/// a task of its own, so that the exact usage is still learned.
-pub struct DetachOnDrop<F: Future + Send + 'static> {
-    exchange: Option<Pin<Box<F>>>,
-    gone: Arc<AtomicBool>,
-    drain: Option<Duration>,
-    tracker: TaskTracker,
-}
-
-impl<F: Future + Send + 'static> DetachOnDrop<F> {
-    /// Runs `exchange`; `gone` is set when its client goes away. Without a
-    /// `drain` time it ends with its client.
-    pub fn new(exchange: F, gone: Arc<AtomicBool>, drain: Option<Duration>, tracker: TaskTracker) -> Self {
-        Self { exchange: Some(Box::pin(exchange)), gone, drain, tracker }
-    }
-}
-
-impl<F: Future + Send + 'static> Future for DetachOnDrop<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(exchange) = self.exchange.as_mut() else { return Poll::Pending };
-        let output = std::task::ready!(exchange.as_mut().poll(cx));
-        self.exchange = None;
-        Poll::Ready(output)
-    }
-}
-
-impl<F: Future + Send + 'static> Drop for DetachOnDrop<F> {
-    fn drop(&mut self) {
-        let Some(exchange) = self.exchange.take() else { return };
-        self.gone.store(true, Ordering::Relaxed);
-        if let (Some(most), Ok(runtime)) = (self.drain, tokio::runtime::Handle::try_current()) {
-            // An exchange that exceeds the bound is settled by dropping its reservation.
-            let rest = async move {
-                let _ = tokio::time::timeout(most, exchange).await;
-            };
-            self.tracker.spawn_on(rest, &runtime);
-        }
-    }
 }

@@ -23,7 +23,7 @@ use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::background::Settler;
 use crate::proxy::batches::BatchFile;
-use crate::proxy::exchange;
+use crate::proxy::exchange::{self, Unanswered};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::refuse_invalid;
@@ -31,7 +31,7 @@ use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Named, Refusal, bounded};
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
-use crate::upstream::AnswerBody;
+use crate::upstream::{AnswerBody, SendError};
 
 use self::containers::ContainerUse;
 use self::effect::{Effect, effect_on};
@@ -50,6 +50,14 @@ pub(super) struct Errand {
     pub(super) scanned: Option<BatchFile>,
     /// Whether the last usage of a stream gets its cost.
     wants_cost: bool,
+}
+
+/// A free request that was held for.
+pub(super) struct HeldErrand {
+    pub(super) reservation: Reservation,
+    /// Headers about rates.
+    rates: HeaderMap,
+    pub(super) errand: Errand,
 }
 
 impl Proxy {
@@ -90,37 +98,79 @@ impl Proxy {
     }
 
     /// Forwards an unmetered request: it counts as a request, and costs at most the
-    /// fee for keeping a container alive.
+    /// fee for keeping a container alive. A client that leaves meanwhile changes nothing.
     pub(super) async fn free(
-        &self,
-        rules: &Rules,
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         (head, body): (http::request::Parts, Bytes),
         caller: Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let held = self.hold_free(rules, (&head, &body), &caller, in_flight.endpoint).await;
-        let (reservation, rates, mut errand) = match held {
+        let held = match held {
             Ok(held) => held,
             Err(refusal) => return Err((refusal, in_flight)),
         };
-        in_flight.admitted(reservation.hold());
+        in_flight.admitted(held.reservation.hold());
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame, &in_flight);
         let list = lists::ListRequest::of(&outgoing);
-        let fee = async || self.fee_of(rules, &mut errand, &caller).await;
-        let sending = outgoing.send(self.upstream(rules));
-        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
-        self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await
+        let (shard, rules) = (Arc::clone(self), Arc::clone(rules));
+        self.to_its_end(Box::pin(async move {
+            let sending = outgoing.send(shard.upstream(&rules));
+            shard.run_errand(&rules, sending, held, (&caller, &list), in_flight).await
+        }))
+        .await
     }
 
-    /// Holds what an unmetered request costs at most, after its access was checked. Returns the
-    /// headers about rates, and the effect of the request.
+    /// Sends an unmetered request that was held for, as `sending` does, and applies its effect.
+    pub(super) async fn run_errand(
+        &self,
+        rules: &Rules,
+        sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
+        HeldErrand { reservation, rates, mut errand }: HeldErrand,
+        (caller, list): (&Caller, &lists::ListRequest),
+        in_flight: InFlight,
+    ) -> Result<Response<Answer>, Failed> {
+        let fee = async || match &mut errand.container {
+            Some(used) => self.charge_use(used, caller, rules.sheet.fees()).await,
+            None => Money::ZERO,
+        };
+        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
+        let is_accepted = matches!(&sent, Ok((answer, _)) if answer.status().is_success());
+        self.remember(caller, is_accepted).await;
+        match sent {
+            Ok((answer, in_flight)) if is_accepted => {
+                self.conclude(rules, errand, (answer, rates), (caller, list), in_flight).await
+            }
+            Ok((answer, mut in_flight)) => {
+                if answer.status().is_client_error() {
+                    errand.abandon().await;
+                } else {
+                    // An error of a gateway does not show whether upstream has served the request.
+                    self.presume(rules, &mut errand, caller).await;
+                }
+                in_flight.ended("upstream_error");
+                let mut answer = answer.map(Answer::Plain);
+                answer.headers_mut().extend(rates);
+                Ok(answer)
+            }
+            Err(Unanswered { refusal, in_flight, was_sent }) => {
+                if was_sent {
+                    self.presume(rules, &mut errand, caller).await;
+                }
+                Err((refusal, in_flight))
+            }
+        }
+    }
+
+    /// Holds what an unmetered request costs at most, after its access was checked.
     pub(super) async fn hold_free(
         &self,
         rules: &Rules,
         (head, body): (&http::request::Parts, &Bytes),
         caller: &Caller,
         endpoint: &'static str,
-    ) -> Result<(Reservation, HeaderMap, Errand), Refusal> {
+    ) -> Result<HeldErrand, Refusal> {
         let GuardHeaders { tags, max_cost, cost } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, endpoint, &Demand::default(), tags, None));
         let rate_check = self.guard.pace(&attribution).await?;
@@ -141,50 +191,17 @@ impl Proxy {
         };
         let rates = rate_headers(&rate_check);
         reservation.pace(rate_check);
-        Ok((reservation, rates, errand))
+        Ok(HeldErrand { reservation, rates, errand })
     }
 
-    /// Charges what an unmetered request has cost that upstream has served.
-    pub(super) async fn fee_of(&self, rules: &Rules, errand: &mut Errand, caller: &Caller) -> Money {
-        match &mut errand.container {
-            Some(used) => self.charge_use(used, caller, rules.sheet.fees()).await,
-            None => Money::ZERO,
-        }
-    }
-
-    /// Applies the effect of an unmetered request that upstream has answered.
-    pub(super) async fn conclude_free(
-        &self,
-        rules: &Rules,
-        sent: Result<(Response<AnswerBody>, InFlight), Failed>,
-        (mut errand, rates): (Errand, HeaderMap),
-        (caller, list): (&Caller, &lists::ListRequest),
-    ) -> Result<Response<Answer>, Failed> {
-        let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
-        self.remember(caller, accepted).await;
-        let is_refused = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_client_error());
-        if let Some(used) = errand.container.as_mut().filter(|_| !accepted && !is_refused) {
+    /// Applies what is certain of an unmetered request that upstream may have served, though no
+    /// answer says so.
+    async fn presume(&self, rules: &Rules, errand: &mut Errand, caller: &Caller) {
+        if let Some(used) = &mut errand.container {
             self.presume_use(used, caller, rules.sheet.fees()).await;
         }
-        let (answer, mut in_flight) = sent?;
-        if !accepted {
-            // An error of a gateway does not show whether upstream has served the request.
-            if answer.status().is_client_error() {
-                errand.abandon().await;
-            }
-            in_flight.ended("upstream_error");
-            let mut answer = answer.map(Answer::Plain);
-            answer.headers_mut().extend(rates);
-            return Ok(answer);
-        }
-        let reach = Self::reach(rules, caller);
-        match self.conclude(rules, errand, answer, (caller, &reach, list)).await {
-            Ok(mut answer) => {
-                in_flight.ended("ok");
-                answer.headers_mut().extend(rates);
-                Ok(answer)
-            }
-            Err(refusal) => Err((refusal, in_flight)),
+        if let Effect::Removes(of) = &errand.effect {
+            Accrual::new(&self.guard, rules).look_soon(&of.id).await;
         }
     }
 
@@ -240,7 +257,7 @@ impl Proxy {
             errand.items.containers = self.containers_of(std::slice::from_ref(&of));
         }
         if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
-            errand.container = Some(self.use_container(of, caller, rules.sheet.fees()));
+            errand.container = Some(self.use_container(of, method, caller, rules.sheet.fees()));
         }
         Ok(errand)
     }
@@ -296,8 +313,26 @@ impl Proxy {
         &self,
         rules: &Rules,
         errand: Errand,
+        (answer, rates): (Response<AnswerBody>, HeaderMap),
+        (caller, list): (&Caller, &lists::ListRequest),
+        mut in_flight: InFlight,
+    ) -> Result<Response<Answer>, Failed> {
+        match self.apply(rules, errand, answer, (caller, list)).await {
+            Ok(mut answer) => {
+                in_flight.ended("ok");
+                answer.headers_mut().extend(rates);
+                Ok(answer)
+            }
+            Err(refusal) => Err((refusal, in_flight)),
+        }
+    }
+
+    async fn apply(
+        &self,
+        rules: &Rules,
+        errand: Errand,
         answer: Response<AnswerBody>,
-        (caller, reach, list): (&Caller, &Reach, &lists::ListRequest),
+        (caller, list): (&Caller, &lists::ListRequest),
     ) -> Result<Response<Answer>, Refusal> {
         let Errand { effect, turn, container, items, scanned, wants_cost } = errand;
         if let Some(turn) = turn {
@@ -309,7 +344,8 @@ impl Proxy {
         match effect {
             Effect::None => Ok(answer.map(Answer::Plain)),
             Effect::Lists(kind) => {
-                self.list_of_project(list, kind, answer, reach, self.upstream(rules)).await
+                let reach = Self::reach(rules, caller);
+                self.list_of_project(list, kind, answer, &reach, self.upstream(rules)).await
             }
             Effect::AsksForList => {
                 let mut answer = answer.map(Answer::Plain);

@@ -4,8 +4,6 @@
 //! once upstream has made it. A client that leaves meanwhile changes nothing: the exchange goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -23,7 +21,7 @@ use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Terms, VECTOR_STORE};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::Exchange;
-use crate::proxy::exchange::{BROKEN_OFF, DetachOnDrop, Outgoing, Unserved, answered, end_unanswered};
+use crate::proxy::exchange::{BROKEN_OFF, Outgoing, Unserved, answered, end_unanswered};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
@@ -31,9 +29,6 @@ use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal};
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing, rate_headers};
-
-/// How long an exchange goes on without its client where what it makes at upstream has to be followed.
-pub(super) const MAKING_MAX: Duration = Duration::from_secs(600);
 
 /// What an admitted request does, beside what is held for it.
 #[derive(Debug)]
@@ -43,7 +38,7 @@ enum Plan {
     /// It makes a vector store.
     Store(Terms),
     /// It adds files to a store.
-    Files(ObjectReference, Terms),
+    Files(Growth),
     /// It searches so often.
     Search(u64),
 }
@@ -53,10 +48,28 @@ impl Plan {
     const fn levers(&self) -> Levers {
         match self {
             Self::Container(..) => Levers::CONTAINER,
-            Self::Store(_) | Self::Files(..) => Levers::FILES,
+            Self::Store(_) | Self::Files(_) => Levers::FILES,
             Self::Search(_) => Levers::SEARCH,
         }
     }
+
+    /// Whether a job begins if upstream does it.
+    const fn begins_job(&self) -> bool {
+        match self {
+            Self::Container(..) | Self::Store(_) => true,
+            Self::Files(growth) => !growth.is_followed,
+            Self::Search(_) => false,
+        }
+    }
+}
+
+/// Files that are added to a store.
+#[derive(Debug)]
+struct Growth {
+    store: ObjectReference,
+    terms: Terms,
+    /// Whether a job follows the store; else the terms are those of the whole store.
+    is_followed: bool,
 }
 
 /// An admitted request.
@@ -92,8 +105,7 @@ impl Proxy {
             shard.remember(&caller, is_accepted).await;
             answer
         };
-        let gone = Arc::new(AtomicBool::new(false));
-        let answer = DetachOnDrop::new(exchange, gone, Some(MAKING_MAX), self.tracker.clone()).await;
+        let answer = self.to_its_end(Box::pin(exchange)).await;
         self.concealed(rules, answer, pass_through).await
     }
 
@@ -125,9 +137,9 @@ impl Proxy {
             }
             (Hosted::AddFiles, Some(store)) => {
                 let added = self.added(body).await?;
-                let (terms, attribution) = self.grown(rules, &store, added, (caller, attribution)).await?;
-                let cost = terms.bound();
-                (Plan::Files(store, terms), attribution, cost)
+                let (growth, attribution) = self.growth(rules, store, added, (caller, attribution)).await?;
+                let cost = growth.terms.bound();
+                (Plan::Files(growth), attribution, cost)
             }
             (Hosted::NewStore | Hosted::AddFiles, _) => {
                 let added = self.added(body).await?;
@@ -137,7 +149,7 @@ impl Proxy {
                 (Plan::Store(terms), attribution, cost)
             }
         };
-        if !matches!(plan, Plan::Search(_)) {
+        if plan.begins_job() {
             self.guard.may_begin_job(&attribution.key)?;
         }
         let request = ReserveRequest {
@@ -177,18 +189,18 @@ impl Proxy {
         added.map_err(refuse_invalid)
     }
 
-    /// The terms of files that are added to a store, and for whom they are: for the key that has
-    /// made it. Of a store that no job follows, they are those of the whole store, and upstream is
-    /// asked what it keeps.
-    async fn grown(
+    /// What files add to a store, and for whom that is: for the key that has made it. Of a store that
+    /// no job follows, upstream is asked what it keeps.
+    async fn growth(
         &self,
         rules: &Rules,
-        store: &ObjectReference,
+        store: ObjectReference,
         added: AddedFiles,
         (caller, attribution): (&Caller, Arc<Attribution>),
-    ) -> Result<(Terms, Arc<Attribution>), Refusal> {
+    ) -> Result<(Growth, Arc<Attribution>), Refusal> {
         let accrual = Accrual::new(&self.guard, rules);
         let found = accrual.find(VECTOR_STORE, &store.id).await.map_err(Refusal::from)?;
+        let is_followed = found.is_some();
         let (kept, attribution) = if let Some(open) = found {
             // Whose store it is, upstream alone can say of a client's own key.
             let maker = &open.hold.attribution;
@@ -196,12 +208,13 @@ impl Proxy {
         } else {
             let asker = Asker { upstream: self.upstream(rules), authorization: &caller.authorization };
             let shown = asker.show("/vector_stores", &store.id, &attribution).await;
-            let store = shown.ok().and_then(|shown| VectorStore::read(&shown));
-            let store = store.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?;
-            (store.bytes_max(added.bytes_max_each()), attribution)
+            let shown = shown.ok().and_then(|shown| VectorStore::read(&shown));
+            let shown = shown.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?;
+            (shown.bytes_max(added.bytes_max_each()), attribution)
         };
         let bytes = (kept.saturating_add(added.bytes_max()), added.bytes_max_each());
-        Ok((Terms::vector_store(bytes, rules.sheet.fees(), self.now_s(), is_own(caller)), attribution))
+        let terms = Terms::vector_store(bytes, rules.sheet.fees(), self.now_s(), is_own(caller));
+        Ok((Growth { store, terms, is_followed }, attribution))
     }
 
     async fn exchange_hosted(
@@ -246,7 +259,7 @@ impl Proxy {
                 in_flight.settled(&settled);
                 headers::add_amounts(&mut head.headers, (settled.cost, settled.remaining));
             }
-            Plan::Files(store, terms) => accrual.grow(&store.id, &terms, reservation).await,
+            Plan::Files(growth) => accrual.grow(&growth.store.id, &growth.terms, reservation).await,
             Plan::Container(terms, life) => {
                 self.made_container(&accrual, (terms, life), reservation, made, caller).await;
             }

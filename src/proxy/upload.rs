@@ -5,7 +5,8 @@
 
 mod form;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, request};
@@ -14,14 +15,14 @@ use hyper::body::Incoming;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::ObjectReference;
-use crate::guard::Guard;
+use crate::guard::{Ending, Guard};
 use crate::protocol::openai::endpoint::Upload;
 use crate::protocol::openai::request::FormIds;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::{Depth, Pricing, Scan, ScannedLines};
 use crate::proxy::body::{self, Pace, UPLOAD_BYTES_MAX};
-use crate::proxy::exchange::{self, Outgoing};
+use crate::proxy::exchange::Outgoing;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::ListRequest;
 use crate::proxy::prepare::{form_boundary, refuse_invalid};
@@ -29,7 +30,7 @@ use crate::proxy::receive::{allowance, unread};
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::unpack::Coding;
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing};
-use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind, Source, Upstream};
+use crate::upstream::{AnswerBody, Passing, SendError, Source};
 
 use self::form::FileForm;
 
@@ -37,6 +38,9 @@ use self::form::FileForm;
 const CHUNK_BYTES: usize = 64 << 10;
 const COMPRESSED: &str = "A file that is uploaded can't have a Content-Encoding. Send it as it is.";
 const NO_FORM: &str = "This endpoint takes a form: send it as multipart/form-data.";
+
+/// The answer to a request whose body passes meanwhile.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, SendError>> + Send>>;
 
 /// Whether a request of such a path is passed on as it arrives. Only forms are, where it takes JSON as well.
 pub(super) fn is_streamed(upload: Upload, headers: &HeaderMap) -> bool {
@@ -75,10 +79,10 @@ impl PassingForm {
 
 impl Proxy {
     /// Passes an upload on to upstream. It counts as a request, and costs at most the fee for keeping a
-    /// container alive.
+    /// container alive. A client that leaves once upstream has all of it changes nothing.
     pub(super) async fn upload(
-        &self,
-        rules: &Rules,
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
         upload: Upload,
         (head, mut incoming): (request::Parts, Incoming),
         caller: Caller,
@@ -89,38 +93,66 @@ impl Proxy {
             let held = self.hold_free(rules, (&head, &Bytes::new()), &caller, in_flight.endpoint).await?;
             Ok((held, form))
         };
-        let ((reservation, rates, mut errand), mut form) = match held.await {
+        let (mut held, mut form) = match held.await {
             Ok(held) => held,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, incoming).await;
                 return Err((refusal, in_flight));
             }
         };
-        in_flight.admitted(reservation.hold());
+        in_flight.admitted(held.reservation.hold());
         let outgoing = outgoing(rules, head, Bytes::new(), &caller, Content::AsItCame, &in_flight);
-        let (list, upstream) = (ListRequest::of(&outgoing), self.upstream(rules));
-        let mut failed = None;
-        let sending = async {
-            let passed = self.pass(rules, upstream, outgoing, (&mut incoming, &mut form), &caller).await;
-            passed.map_err(|not_passed| match not_passed {
-                NotPassed::Sending(error) => error,
-                NotPassed::Reading(refusal) => {
-                    failed = Some(refusal);
-                    let detail = "the client's body broke off".to_owned();
-                    SendError { kind: SendErrorKind::Broken, sent: false, detail }
-                }
-            })
+        let list = ListRequest::of(&outgoing);
+        let (source, mut answer) = self.sending(rules, outgoing, incoming.size_hint().exact());
+        // Upstream serves no half of a form: until it has the whole, nothing was sent.
+        let passed = tokio::select! {
+            biased;
+            passed = self.pump(rules, (&mut incoming, &mut form), source, &caller) => passed.map(|()| None),
+            // Upstream has seen enough, or the connection is gone.
+            early = answer.as_mut() => Ok(Some(early)),
         };
-        let fee = async || self.fee_of(rules, &mut errand, &caller).await;
-        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
+        let early = match passed {
+            Ok(early) => early,
+            Err(refusal) => {
+                drop(answer);
+                in_flight.settled(&held.reservation.release(Ending::default()));
+                body::discard(incoming).await;
+                return Err((refusal, in_flight));
+            }
+        };
+        if let PassingForm::File(form) = form {
+            held.errand.scanned = form.finish();
+        }
+        let (shard, rules_then, pass_through) =
+            (Arc::clone(self), Arc::clone(rules), caller.key.pass_through);
+        let concluded = self.to_its_end(Box::pin(async move {
+            let upstream = shard.upstream(&rules_then);
+            let sending = async {
+                if let Some(early) = early {
+                    return early;
+                }
+                let answer = timeout(upstream.response_timeout(), answer).await;
+                answer.unwrap_or_else(|_| Err(upstream.timed_out(true)))
+            };
+            shard.run_errand(&rules_then, sending, held, (&caller, &list), in_flight).await
+        }));
+        let answer = concluded.await;
         // A client that upstream has answered early still sends.
         body::discard(incoming).await;
-        let sent = sent.map_err(|(refusal, in_flight)| (failed.unwrap_or(refusal), in_flight));
-        if let PassingForm::File(form) = form {
-            errand.scanned = form.finish();
-        }
-        let answer = self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await?;
-        self.concealed(rules, Ok(answer), caller.key.pass_through).await
+        self.concealed(rules, Ok(answer?), pass_through).await
+    }
+
+    /// Begins to send a request whose body is brought part by part.
+    fn sending(
+        &self,
+        rules: &Rules,
+        Outgoing { method, suffix, headers, .. }: Outgoing,
+        length: Option<u64>,
+    ) -> (Source, Answering) {
+        let (source, body) = Passing::new(length);
+        let upstream = Arc::clone(self.upstream(rules));
+        let answer = async move { upstream.send_passing(method, &suffix, headers, body).await };
+        (source, Box::pin(answer))
     }
 
     /// The reader of a form that is an upload's.
@@ -149,30 +181,6 @@ impl Proxy {
             Upload::ContainerFile => PassingForm::Names(Box::new(FormIds::new(&boundary))),
             Upload::Part => PassingForm::Unread,
         })
-    }
-
-    /// Sends a request and its body at the same time, as upstream takes it.
-    async fn pass(
-        &self,
-        rules: &Rules,
-        upstream: &Upstream,
-        outgoing: Outgoing,
-        (incoming, form): (&mut Incoming, &mut PassingForm),
-        caller: &Caller,
-    ) -> Result<Response<AnswerBody>, NotPassed> {
-        let (source, body) = Passing::new(incoming.size_hint().exact());
-        let Outgoing { method, suffix, headers, .. } = outgoing;
-        let mut answer = pin!(upstream.send_passing(method, &suffix, headers, body));
-        let mut reading = pin!(self.pump(rules, (incoming, form), source, caller));
-        let passed = tokio::select! {
-            biased;
-            passed = reading.as_mut() => passed,
-            // Upstream has seen enough, or the connection is gone.
-            early = answer.as_mut() => return early.map_err(NotPassed::Sending),
-        };
-        passed.map_err(NotPassed::Reading)?;
-        let answer = timeout(upstream.response_timeout(), answer).await;
-        answer.unwrap_or_else(|_| Err(upstream.timed_out(true))).map_err(NotPassed::Sending)
     }
 
     /// Reads a client's body, and brings it to upstream part by part.
@@ -213,14 +221,6 @@ impl Proxy {
         let _ = source.end().await;
         Ok(())
     }
-}
-
-/// Why an upload got no answer.
-enum NotPassed {
-    /// Upstream has not answered.
-    Sending(SendError),
-    /// The client's body could not be read.
-    Reading(Refusal),
 }
 
 fn too_large() -> Refusal {

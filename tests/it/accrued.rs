@@ -26,6 +26,8 @@ const CLIENTS: usize = 3;
 const LOOK_S: [u64; 2] = [10, 60];
 /// Seconds after which storage without room is booked, with some for the looks themselves.
 const OVER_LIMIT_S: i64 = 3_600 + 200;
+/// How long after its presumed end it is asked for a container, at the latest: a minute, and what is left of another.
+const ASKED_AFTER_S: i64 = 120;
 const DAY_S: i64 = oracle::hosted::DAY_S;
 /// A MiB and day, to which each entry of storage is rounded up, in byte-seconds.
 const MIB_DAY: u128 = (1 << 20) * 86_400;
@@ -219,11 +221,15 @@ impl Scene {
     }
 
     /// The most minutes of a container that are booked: what is read may be used by it, and an end that is not shown
-    /// is seen later.
+    /// is seen later. So is one after which it is named before upstream is asked for it, and which the answer denies.
     fn most_minutes(&self, container: &Container, is_shown: bool) -> u128 {
         let is_deleted = container.deleted_s.is_some_and(|at_s| at_s <= container.end_s());
         let read = Container { active_s: container.touched_s, ..container.clone() };
-        let late = u128::from(self.late_s() > 0) + if is_shown || is_deleted { 0 } else { 5 };
+        let until_asked = container.end_s()..read.end_s() + ASKED_AFTER_S;
+        let is_named_late = container.named_s.iter().any(|at_s| until_asked.contains(at_s));
+        let late = u128::from(self.late_s() > 0)
+            + if is_shown || is_deleted { 0 } else { 5 }
+            + if is_named_late { 2 } else { 0 };
         read.minutes(i64::MAX / 2) + late
     }
 }

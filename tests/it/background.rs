@@ -262,9 +262,10 @@ fn a_key_that_has_as_many_jobs_as_it_may_is_refused_more_and_other_keys_are_not(
             let job = Job { kind, object, deadline_s: i64::MAX, terms: String::new() };
             house.guard.detach(reservation, job).await.unwrap();
         };
-        for from in (0..9_999).step_by(500) {
-            join_all((from..9_999.min(from + 500)).map(&begin)).await;
+        for from in (0..9_998).step_by(500) {
+            join_all((from..9_998.min(from + 500)).map(&begin)).await;
         }
+        let store = house.post("/v1/vector_stores", &[], &json!({})).await.json();
         let container = json!({ "name": "a" });
         begun(&house, &[LASTING]).await;
         for (path, body) in [
@@ -287,6 +288,10 @@ fn a_key_that_has_as_many_jobs_as_it_may_is_refused_more_and_other_keys_are_not(
             assert!(message.contains("10,000 background responses, batches, containers"), "{message}");
         }
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "what begins no job");
+        accrual::knows_file(&house, "file-1").await;
+        let files = format!("/v1/vector_stores/{}/files", store["id"].as_str().unwrap());
+        let added = house.post(&files, &[], &json!({ "file_id": "file-1" })).await;
+        assert_eq!(added.status, StatusCode::OK, "its store has a job: {added:?}");
         let other = format!("Bearer {}", accrual::stranger(&house).await);
         let headers = [("authorization", other.as_str()), ("content-type", "application/json")];
         let made =

@@ -1,5 +1,6 @@
 //! What several guards do at the same time, and may be done once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use spendguard::domain::Money;
 use spendguard::domain::demand::Bound;
 use spendguard::guard::{Denied, Ending, Reservation, ReserveRequest};
-use spendguard::ledger::entry::{Attribution, Job};
+use spendguard::ledger::entry::{Attribution, Basis, Job};
 
 use crate::accrual;
 use crate::alerts::Receiver;
@@ -250,5 +251,46 @@ fn files_that_guards_add_at_once_to_a_store_without_a_job_are_all_followed_by_on
         let held: f64 = a.meter("all").await["held"].as_str().unwrap().parse().unwrap();
         // Some may have seen at upstream what others had added, and hold it twice.
         assert!((0.037_5..0.12).contains(&held), "six files of 64 MiB for a day: {held}");
+    });
+}
+
+#[test]
+fn an_object_that_is_deleted_while_another_guard_renews_its_hold_is_followed_no_further() {
+    run(async {
+        let postgres = Postgres::start();
+        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
+        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let bearer = format!("Bearer {}", a.key);
+        let headers = [("authorization", bearer.as_str())];
+        let renewed = Cell::new(0);
+        for round in 0..40 {
+            let made = post(&a, &a.key, "/v1/containers", json!({ "name": "a" })).await.json();
+            let id = made["id"].as_str().unwrap();
+            let renew = async {
+                let next = sent(&b, 3_000).await;
+                tokio::time::sleep(Duration::from_micros(300 * round)).await;
+                let Some((last, open)) = b.guard.resume_job("container", id).await.unwrap() else {
+                    return next.release(Ending::default());
+                };
+                let renewing = last.renew(Basis::Counted, Ending::default(), next, open.job.clone());
+                match renewing.await {
+                    Ok(settled) => {
+                        renewed.set(renewed.get() + 1);
+                        settled
+                    }
+                    Err(next) => next.release(Ending::default()),
+                }
+            };
+            let path = format!("/v1/containers/{id}");
+            let delete = call(&a.proxy, Method::DELETE, &path, &headers, Bytes::new());
+            let (deleted, _) = tokio::join!(delete, renew);
+            assert_eq!(deleted.status, StatusCode::OK, "{deleted:?}");
+            a.settled().await;
+            b.settled().await;
+            let seen = format!("round {round}, {} renewed", renewed.get());
+            assert_eq!(postgres.ask("SELECT count(*) FROM job"), "0", "{seen}");
+            assert_eq!(a.meter("all").await["held"], "0", "{seen}");
+        }
+        assert!((1..40).contains(&renewed.get()), "{} renewed", renewed.get());
     });
 }

@@ -1,5 +1,7 @@
 //! Containers that a client makes: held by periods, charged by the minute, ended once.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -216,7 +218,7 @@ fn a_container_that_upstream_does_not_know_at_once_stays_held_and_so_does_one_of
         made(&first, json!({ "name": "a" })).await;
         let next = House::reopened(first.close().await, LIMIT).await;
         followed(&next, "container", "cntr_unknown", HOLD_NANO, &terms(&next, -1_300, 80, -1_300)).await;
-        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert_eq!(held(&next).await, "0.069");
         assert_eq!(booked(&next, PATH).await, []);
     });
@@ -262,6 +264,53 @@ fn a_container_that_may_live_longer_than_its_job_is_charged_by_its_uses_from_the
         let shown = ask(&house, Method::GET, &format!("{PATH}/{id}")).await;
         assert_eq!(shown.json()["status"], "running", "{shown:?}");
         assert_eq!(booked(&house, &format!("{PATH}/{{}}")).await, [counted("0.03")], "it lives on for 20");
+    });
+}
+
+#[test]
+fn what_a_client_has_sent_and_does_not_wait_for_is_known() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let slow = [("x-fake-latency-ms", "700"), ("authorization", &*format!("Bearer {}", house.key))];
+        let send = async |method: Method, path: String| {
+            let sending = call(&house.proxy, method, &path, &slow, Bytes::new());
+            let left = tokio::time::timeout(Duration::from_millis(300), sending).await;
+            assert!(left.is_err(), "{left:?}");
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        };
+        let id = made(&house, json!({ "name": "a" })).await;
+        let used_s = || house.guard.objects().lookup(ObjectKind::Container, &id).map(|known| known.used_s);
+        let before = used_s();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        send(Method::GET, format!("{PATH}/{id}/files")).await;
+        assert!(used_s() > before, "its use");
+        send(Method::DELETE, format!("{PATH}/{id}")).await;
+        assert_eq!(house.fake.containers_running(), 0);
+        assert_eq!((held(&house).await.as_str(), runs(&house, "container", &id).await), ("0", false));
+    });
+}
+
+#[test]
+fn a_form_that_is_refused_before_its_end_is_no_use() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let id = made(&house, json!({ "name": "a" })).await;
+        let used_s = || house.guard.objects().lookup(ObjectKind::Container, &id).map(|known| known.used_s);
+        let before = used_s();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let field = "Content-Disposition: form-data; name=\"file_id\"";
+        for (body, status) in [
+            (format!("--b\r\n{field}\r\n\r\nfile-of-another\r\n--b--\r\n"), StatusCode::NOT_FOUND),
+            (format!("--b\r\n{field}\r\n\r\nfile-of-another"), StatusCode::BAD_REQUEST),
+        ] {
+            let bearer = format!("Bearer {}", house.key);
+            let headers =
+                [("authorization", bearer.as_str()), ("content-type", "multipart/form-data; boundary=b")];
+            let path = format!("{PATH}/{id}/files");
+            let refused = call(&house.proxy, Method::POST, &path, &headers, body.into()).await;
+            assert_eq!(refused.status, status, "{refused:?}");
+        }
+        assert_eq!(used_s(), before);
     });
 }
 

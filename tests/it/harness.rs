@@ -166,7 +166,8 @@ impl House {
         let mut app = Box::pin(App::start(settings.clone(), None)).await;
         // The lock of one that was closed is free a moment later.
         for _ in 0..100 {
-            let is_locked = app.as_ref().is_err_and(|error| error.to_string().contains("lock"));
+            let is_locked =
+                app.as_ref().is_err_and(|error| error.to_string().contains("another spendguard is using"));
             if !is_locked {
                 break;
             }

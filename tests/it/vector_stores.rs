@@ -4,11 +4,14 @@ mod growth;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use spendguard::domain::ObjectKind;
 
 use crate::accrual::{
-    LIMIT, MIB_DAY, ask, at_fake, booked, booked_soon, counted, followed, held, knows_file, runs, stranger,
+    LIMIT, MIB_DAY, ask, at_fake, booked, booked_soon, counted, followed, held, knows, knows_file, runs,
+    stranger,
 };
 use crate::harness::{House, call, run};
+use crate::scripted::{Reply, guard_before};
 
 const PATH: &str = "/v1/vector_stores";
 const FILE_BYTES: u64 = 64 << 20;
@@ -209,6 +212,25 @@ fn a_store_without_room_for_its_storage_is_kept_and_booked_over_the_limit() {
         assert_eq!(booked(&house, PATH).await.len(), 1, "until an hour has passed");
         let made = house.post(PATH, &[], &json!({ "name": "b" })).await;
         assert_eq!(made.status, StatusCode::OK, "an empty one costs nothing: {made:?}");
+    });
+}
+
+#[test]
+fn a_store_whose_deletion_got_no_answer_is_asked_for_soon() {
+    run(async {
+        let (house, asked) = guard_before(LIMIT, |_, _| Reply::Error(500)).await;
+        knows(&house, ObjectKind::VectorStore, "vs_1", |_| {}).await;
+        followed(&house, "vector_store", "vs_1", 6_250_000, &terms(&house, -600, 85_800, FILE_BYTES)).await;
+        // It has been asked for, and is not before a minute has passed.
+        let count = || asked.borrow().iter().filter(|(path, _)| path == "/v1/vector_stores/vs_1").count();
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        let before = count();
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(count(), before);
+        let deleted = ask(&house, Method::DELETE, &format!("{PATH}/vs_1")).await;
+        assert_eq!(deleted.status, StatusCode::INTERNAL_SERVER_ERROR);
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(count(), before + 2, "the deletion, and the question");
     });
 }
 

@@ -5,18 +5,36 @@
 //! where a limit leaves no room for that, the files have a job of their own beside that of the
 //! store, until the hold of the store is for them as well.
 
-use crate::guard::{Ending, Reservation};
+use crate::guard::{Denied, Ending, Reservation};
 use crate::ledger::entry::OpenJob;
+use crate::ledger::waiting::Turn;
 use crate::protocol::openai::hosted::VectorStore;
-use crate::proxy::accrual::periods::{BELIEVED_AFTER_S, RETRY, Seen, mebibytes, seconds};
+use crate::proxy::accrual::periods::{
+    BELIEVED_AFTER_S, HOUR, RETRY, Seen, log_over_limit, mebibytes, seconds,
+};
 use crate::proxy::accrual::terms::{MARGIN_S, Object};
-use crate::proxy::accrual::{Accrual, Asker, PAUSE, Renewal, Terms, VECTOR_STORE};
+use crate::proxy::accrual::{Accrual, Asker, PAUSE, Renewal, Terms, VECTOR_STORE, charge_unfollowed};
 use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 
 /// How often it is tried to replace the hold of a store that others replace at the same time.
 const GROW_ATTEMPTS: u32 = 40;
 /// The name under which that is noted.
 const GROWING: &str = "growing";
+/// Jobs of files that are held beside one store.
+const BESIDE_MAX: usize = 8;
+
+/// The object of a job of files that are held beside a store.
+fn object_beside(store: &str, place: usize) -> String {
+    format!("{store}/{place}")
+}
+
+/// What is followed beside a store.
+pub(super) struct Beside {
+    /// The most bytes that it is.
+    pub(super) bytes: u64,
+    /// Whether another job can be there.
+    pub(super) has_room: bool,
+}
 
 impl Accrual {
     /// Follows files that upstream has taken into a store, by the hold and the terms that were made
@@ -50,8 +68,60 @@ impl Accrual {
                 Renewal::Later => tokio::time::sleep(PAUSE).await,
             }
         }
-        let object = format!("{store}/{}", hold.hold().id);
-        self.begin(hold, VECTOR_STORE, &object, &added.clone().beside(store)).await;
+        self.begin_beside(hold, store, &added.clone().beside(store)).await;
+    }
+
+    /// Leaves a hold to a job beside that of a store. Where no further one can be there, the hold is charged.
+    async fn begin_beside(&self, mut hold: Reservation, store: &str, terms: &Terms) {
+        for place in 0..BESIDE_MAX {
+            match self.detach(hold, VECTOR_STORE, &object_beside(store, place), terms).await {
+                Ok(()) => return,
+                Err(back) => hold = back,
+            }
+        }
+        charge_unfollowed(hold, store);
+    }
+
+    /// What is followed beside a store, but for the job of one object; an error is logged.
+    pub(super) async fn beside(&self, store: &str, but: &str) -> Result<Beside, Denied> {
+        let (mut bytes, mut jobs) = (0_u64, 0);
+        for place in 0..BESIDE_MAX {
+            let object = object_beside(store, place);
+            let Some(open) = self.find(VECTOR_STORE, &object).await?.filter(|_| object != but) else {
+                continue;
+            };
+            let kept = Terms::read(&open.job.terms).map_or(0, |terms| terms.stored().0);
+            (bytes, jobs) = (bytes.saturating_add(kept), jobs + 1);
+        }
+        Ok(Beside { bytes, has_room: jobs < BESIDE_MAX })
+    }
+
+    /// Follows the bytes that a store keeps above its hold in a job beside it, since no limit leaves
+    /// room to replace that hold. Without room for them alone, they are booked as they accrue.
+    pub(super) async fn follow_excess(&self, open: &OpenJob, excess: u64, of_store: &Terms) -> Seen {
+        let store = &open.job.object;
+        let bytes = (excess, of_store.stored().1);
+        let held = Terms::vector_store(bytes, self.fees(), self.now_s(), of_store.is_own).beside(store);
+        let unheld = held.clone().unheld();
+        for terms in [held, unheld] {
+            let request = self.request(&open.hold.attribution, terms.bound());
+            match self.guard.reserve_in_turn(request, Turn::Last).await {
+                Ok(mut hold) => {
+                    hold.mark_sent();
+                    self.begin_beside(hold, store, &terms).await;
+                    return Seen::Later(PAUSE_MAX);
+                }
+                Err(Denied::ByLimit(denial)) => {
+                    self.guard.core().note_denial(&denial);
+                    log_over_limit(store);
+                }
+                Err(Denied::Unpriced(_) | Denied::Unavailable | Denied::Full | Denied::Outdated) => {
+                    return Seen::Later(RETRY);
+                }
+            }
+        }
+        // A limit of zero refuses even that: it is booked once one does not.
+        Seen::Later(HOUR)
     }
 
     /// Looks at files that are held beside their store: once the hold of the store is for them as
@@ -68,6 +138,10 @@ impl Accrual {
         let Ok(found) = self.find(VECTOR_STORE, store).await else { return Seen::Later(RETRY) };
         let of_store = found.and_then(|open| Terms::read(&open.job.terms).ok().map(|terms| (open, terms)));
         let Some((of_store, kept)) = of_store else {
+            if self.guard.is_job_claimed(VECTOR_STORE, store) {
+                // It may be renewed at this moment.
+                return Seen::Later(RETRY);
+            }
             self.end(&open.job.kind, &open.job.object, now_s, "its store has ended").await;
             return Seen::Done;
         };
@@ -75,7 +149,7 @@ impl Accrual {
         if asker.is_some() && now_s < believed_s {
             return Seen::Later(seconds(believed_s.saturating_sub(now_s)));
         }
-        match self.hold_with_store(asker, (&of_store, &kept), terms).await {
+        match self.hold_with_store(asker, (&of_store, &kept), (open, terms)).await {
             Ok(true) => {
                 self.end(&open.job.kind, &open.job.object, now_s, "it is held with its store").await;
                 Seen::Done
@@ -96,7 +170,7 @@ impl Accrual {
         &self,
         asker: Option<Asker<'_>>,
         (open, kept): (&OpenJob, &Terms),
-        added: &Terms,
+        (files, added): (&OpenJob, &Terms),
     ) -> Result<bool, Asked> {
         let now_s = self.now_s();
         let mut next = kept.grown(added, self.fees(), now_s);
@@ -104,9 +178,11 @@ impl Accrual {
             let shown = asker.show("/vector_stores", &open.job.object, &open.hold.attribution).await?;
             let shown = VectorStore::read(&shown).filter(|shown| shown.id == open.job.object);
             let most = shown.ok_or(Asked::Failed)?.bytes_max(next.stored().1);
-            next = next.next_of_store(most, self.fees(), now_s);
+            let others = self.beside(&open.job.object, &files.job.object).await.map_err(|_| Asked::Failed)?;
+            next = next.next_of_store(most.saturating_sub(others.bytes), self.fees(), now_s);
         }
-        if mebibytes(next.stored().0) <= mebibytes(kept.stored().0) {
+        let is_held_as_well = kept.is_held() || !added.is_held();
+        if is_held_as_well && mebibytes(next.stored().0) <= mebibytes(kept.stored().0) {
             return Ok(true);
         }
         match self.renew(open, now_s, &next).await {

@@ -14,7 +14,7 @@ use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 /// The least time between two holds of a store that get smaller while no files are added: each is
 /// an entry.
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_S: i64 = 3_600;
 /// How long a store's counts of files may lag, in seconds: so long after files were added, or a new
 /// hold was taken, upstream is not asked what the store keeps.
@@ -185,8 +185,10 @@ impl Accrual {
             self.end(&open.job.kind, &open.job.object, now_s, "it has expired").await;
             return Seen::Done;
         }
+        let Ok(beside) = self.beside(&open.job.object, "").await else { return Seen::Later(RETRY) };
         let (bytes, file_bytes) = terms.stored();
-        let known = store.as_ref().map_or(bytes, |store| store.bytes_max(file_bytes));
+        let known =
+            store.as_ref().map_or(bytes, |store| store.bytes_max(file_bytes).saturating_sub(beside.bytes));
         let has_grown = mebibytes(known) > mebibytes(bytes);
         let has_shrunk = mebibytes(known) < mebibytes(bytes);
         let pending = store.as_ref().map(|store| store.pending);
@@ -198,6 +200,9 @@ impl Accrual {
         };
         if now_s >= next_s || has_grown || has_shrunk && now_s >= shrinks_s || is_tried_again {
             let next = terms.next_of_store(known, self.fees(), now_s);
+            if has_grown && is_held && beside.has_room {
+                return self.enlarge(open, next, (known - bytes, terms)).await;
+            }
             // Where the store has not grown, the period may go on as it is.
             let left_s = if has_grown { 0 } else { next_s.saturating_sub(now_s) };
             return self.renew_store(open, next, (is_held, left_s)).await;
@@ -207,6 +212,16 @@ impl Accrual {
             Some(0) => Seen::Later(seconds(next_s.saturating_sub(now_s))),
             None if asker.is_none() => Seen::Later(seconds(next_s.saturating_sub(now_s))),
             Some(_) | None => Seen::Later(pause_after(polls)),
+        }
+    }
+
+    /// Replaces the hold of a store by a larger one or, where no limit leaves room for that, leaves it
+    /// as it is and follows what the store keeps above it beside it.
+    async fn enlarge(&self, open: &OpenJob, next: Terms, (excess, terms): (u64, &Terms)) -> Seen {
+        match self.renew(open, self.now_s(), &next).await {
+            Renewal::Done => Seen::Done,
+            Renewal::Later => Seen::Later(RETRY),
+            Renewal::Refused(_) => self.follow_excess(open, excess, terms).await,
         }
     }
 
@@ -229,11 +244,7 @@ impl Accrual {
             return Seen::Later(seconds(left_s).min(HOUR));
         }
         if was_held {
-            tracing::error!(
-                event = "storage_over_limit",
-                object = open.job.object,
-                "a limit leaves no room for the storage of a vector store; it is booked as it accrues, over the limit"
-            );
+            log_over_limit(&open.job.object);
         }
         match self.renew(open, now_s, &next.unheld()).await {
             Renewal::Done => Seen::Done,
@@ -242,6 +253,15 @@ impl Accrual {
             Renewal::Later => Seen::Later(RETRY),
         }
     }
+}
+
+/// Says that storage of a store is booked over its limit from now on.
+pub(super) fn log_over_limit(store: &str) {
+    tracing::error!(
+        event = "storage_over_limit",
+        object = store,
+        "a limit leaves no room for the storage of a vector store; it is booked as it accrues, over the limit"
+    );
 }
 
 /// The units that storage is held by.

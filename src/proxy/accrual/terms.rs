@@ -139,17 +139,18 @@ impl Terms {
         }
     }
 
+    /// Whether the period is held for.
+    pub(super) fn is_held(&self) -> bool {
+        !matches!(self.of, Object::VectorStore { is_held: false, .. })
+    }
+
     /// The most that the period costs: what is held for it.
     pub(in crate::proxy) fn bound(&self) -> Money {
-        if matches!(self.of, Object::VectorStore { is_held: false, .. }) {
-            return Money::ZERO;
-        }
-        self.charge(self.until_s).0
+        if self.is_held() { self.charge(self.until_s).0 } else { Money::ZERO }
     }
 
     /// What the period costs if it ends at a time, in Unix seconds, and how much that is of.
     pub(super) fn charge(&self, end_s: i64) -> (Money, Quantities) {
-        let seconds = end_s.saturating_sub(self.from_s).max(0);
         match &self.of {
             Object::Container { .. } => {
                 let minutes = self.minutes(end_s);
@@ -157,6 +158,8 @@ impl Terms {
                 (cost, [(Class::ContainerMinutes, u64::try_from(minutes).unwrap_or(0))].into())
             }
             Object::VectorStore { bytes, .. } => {
+                // What it keeps was there before the answer that said so.
+                let seconds = end_s.saturating_sub(self.from_s).max(1);
                 let part = i128::from(*bytes).saturating_mul(i128::from(seconds));
                 let whole = MEBIBYTE * i128::from(STORED_S);
                 let used = u64::try_from((part + whole - 1) / whole).unwrap_or(u64::MAX);
@@ -295,6 +298,7 @@ mod tests {
         assert_eq!(usd(&store(1 << 30), 43_200), "0.05");
         assert_eq!(usd(&store(1), 1), "0.000097657", "97,656.25 nano-dollars, rounded up");
         assert_eq!(usd(&store(0), 86_400), "0");
+        assert_eq!(usd(&store(1), 0), "0.000097657", "it was there before the answer that named it");
         assert_eq!(store(1 << 30).unheld().bound(), Money::ZERO);
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -26,9 +25,8 @@ use crate::proxy::batches::lines::Depth;
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::batches::terms::BatchTerms;
 use crate::proxy::bill::Exchange;
-use crate::proxy::exchange::{DetachOnDrop, Outgoing, answered};
+use crate::proxy::exchange::{Outgoing, answered};
 use crate::proxy::headers::{self, GuardHeaders};
-use crate::proxy::hosted::MAKING_MAX;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
 use crate::proxy::prepare::refuse_invalid;
@@ -62,8 +60,7 @@ impl Proxy {
             shard.remember(&caller, is_accepted).await;
             made
         };
-        let (gone, lasts) = (Arc::new(AtomicBool::new(false)), Some(MAKING_MAX));
-        let answer = DetachOnDrop::new(making, gone, lasts, self.tracker.clone()).await;
+        let answer = self.to_its_end(Box::pin(making)).await;
         self.concealed(rules, answer, pass_through).await
     }
 

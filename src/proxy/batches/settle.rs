@@ -30,6 +30,8 @@ use crate::upstream::Upstream;
 /// The longest silence of upstream while an output is read.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// The longest time that an output is read for. It is tried again later, until the batch is given up.
+const READ_MAX: Duration = Duration::from_secs(3_600);
 /// Objects that are recorded together while an output is read: each time is a commit.
 const LEARNED_AT_ONCE: usize = 500;
 
@@ -72,9 +74,7 @@ impl BatchSettler {
 
     /// Asks upstream for the batch of a job, and settles all its jobs if it has ended.
     pub async fn ask(&self, upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Asked {
-        let path = format!("/batches/{}", encoded(batch_of(&open.job.object)));
-        let key = &open.hold.attribution.key;
-        match asking::whole(upstream, authorization, &path, key).await {
+        match shown(upstream, authorization, open).await {
             Ok(body) => self.saw(upstream, authorization, open, &body).await,
             Err(asked) => asked,
         }
@@ -109,7 +109,8 @@ impl BatchSettler {
             (_, None) => by_usage().unwrap_or_else(|| all(|| Outcome::Unknown)),
             (_, Some(file)) => {
                 let reading = self.read_output(upstream, authorization, (open, file), (&terms.models, &jobs));
-                match (reading.await, by_usage()) {
+                let read = timeout(READ_MAX, reading).await.unwrap_or(Err(Asked::Failed));
+                match (read, by_usage()) {
                     (Ok(outcomes), _) | (Err(Asked::Gone), Some(outcomes)) => outcomes,
                     (Err(asked), _) => return asked,
                 }
@@ -122,9 +123,34 @@ impl BatchSettler {
         Asked::Ended
     }
 
-    /// Charges the hold of a job whose outcome will not be known.
-    pub async fn assume(&self, object: &str, note: &'static str) {
-        self.end_one(object, Outcome::Unknown, note).await;
+    /// Ends a job of a batch whose output will not be read: by the batch's own sums if upstream still
+    /// shows them and they decide its cost, else its hold is charged.
+    pub async fn give_up(
+        &self,
+        asker: Option<(&Upstream, &HeaderValue)>,
+        open: &OpenJob,
+        note: &'static str,
+    ) {
+        let outcome = match asker {
+            Some((upstream, authorization)) => self.usage_shown(upstream, authorization, open).await,
+            None => None,
+        };
+        let outcome = outcome.map_or(Outcome::Unknown, |sum| Outcome::Sum(Box::new(sum)));
+        self.end_one(&open.job.object, outcome, note).await;
+    }
+
+    /// What a batch that has ended says of all its lines together, if that decides its cost.
+    async fn usage_shown(
+        &self,
+        upstream: &Upstream,
+        authorization: &HeaderValue,
+        open: &OpenJob,
+    ) -> Option<Sum> {
+        let body = shown(upstream, authorization, open).await.ok()?;
+        let id = batch_of(&open.job.object);
+        Batch::read(&body).filter(|batch| batch.id == id && batch.state == BatchState::Ended)?;
+        let jobs = self.jobs(id, &BatchTerms::read(&open.job.terms)?.models).await?;
+        self.by_usage(&jobs, &body)
     }
 
     /// The terms of the jobs of a batch that still run; `None` if they can't be read now.
@@ -219,6 +245,12 @@ impl BatchSettler {
             self.guard.objects_written(written).await;
         }
     }
+}
+
+/// The object of a job's batch, as upstream shows it.
+async fn shown(upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Result<Bytes, Asked> {
+    let path = format!("/batches/{}", encoded(batch_of(&open.job.object)));
+    asking::whole(upstream, authorization, &path, &open.hold.attribution.key).await
 }
 
 fn end_hold(

@@ -1,6 +1,6 @@
 //! The containers that free requests name, and the fee for keeping one alive.
 
-use http::Response;
+use http::{Method, Response};
 
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
@@ -22,7 +22,8 @@ use crate::upstream::AnswerBody;
 #[derive(Debug)]
 pub(super) struct ContainerUse {
     pub(super) of: ObjectReference,
-    pub(super) at_s: i64,
+    /// When it is served, in Unix seconds; `None` if that may take minutes, since a file is put into it.
+    pub(super) at_s: Option<i64>,
     /// The most that it costs.
     pub(super) fee_max: Money,
     /// Resolves when it is in the database.
@@ -49,21 +50,31 @@ impl Proxy {
 
     /// A container lives on from each use for as long as it may be idle, and upstream
     /// bills that by the minute. Its life up to then was charged before; the hold is for
-    /// the time that this use adds if no other use is charged first.
-    pub(super) fn use_container(&self, of: ObjectReference, caller: &Caller, fees: &Rates) -> ContainerUse {
-        let at_s = self.guard.clock().now_s();
+    /// the time that this use adds if no other use is charged first, and of one that may take
+    /// minutes for the most that a use adds.
+    pub(super) fn use_container(
+        &self,
+        of: ObjectReference,
+        method: &Method,
+        caller: &Caller,
+        fees: &Rates,
+    ) -> ContainerUse {
+        let now_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
-        let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
-        let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        let known = known.unwrap_or_else(|| Self::unknown_container(caller, now_s));
+        let at_s = Some(now_s).filter(|_| *method != Method::POST);
+        let added = |at_s: i64| at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        let added_s = at_s.map_or(known.idle_s, added);
         ContainerUse { of, at_s, fee_max: use_fee(fees, &known, added_s), written: None }
     }
 
     /// Records a use that upstream has served; returns its fee. Of concurrent uses,
     /// which each have a hold, the first pays for the time that they add.
     pub(super) async fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
-        let new = Self::unknown_container(caller, used.at_s);
         // Upstream has served it some time before now; of a job, that makes the end no earlier.
-        let at_s = if self.has_job(&used.of) { self.guard.clock().now_s() } else { used.at_s };
+        let at_s = used.at_s.filter(|_| !self.has_job(&used.of));
+        let at_s = at_s.unwrap_or_else(|| self.guard.clock().now_s());
+        let new = Self::unknown_container(caller, at_s);
         let (added_s, known, written) = self.guard.use_container(&used.of, at_s, new).await;
         used.written = written;
         use_fee(fees, &known, added_s).min(used.fee_max)

@@ -8,11 +8,15 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 use spendguard::domain::Money;
+use spendguard::proxy::batches::BatchSettler;
 
-use super::{Client, FIVE, LASTING, LIMIT, SHORT, SOL, bases, chats, meter, reported, truth, verify};
-use crate::harness::{House, call, client, run};
+use super::{
+    CHAT, Client, FIVE, LASTING, LIMIT, SHORT, SOL, bases, chats, id, meter, reported, truth, verify,
+};
+use crate::accrual::{SESSION_1G, followed, rules_before, runs};
+use crate::harness::{House, UPSTREAM_KEY, call, client, run};
 use crate::process::{Place, Process};
-use crate::scripted::{Reply, guard_before};
+use crate::scripted::{Reply, guard_before, upstream};
 
 /// Waits until nothing is held on the limit, within so many seconds.
 async fn settled_within(house: &House, seconds: u64) {
@@ -113,6 +117,84 @@ fn an_output_that_upstream_does_not_show_at_once_is_read_later() {
         // 10 tokens of input and 2 of output, at the rates of each model.
         let cost = 10 * 1_000 + 2 * 5_000 + 10 * 2_500 + 2 * 15_000;
         assert_eq!(meter(&house, "all").await, (Money::from_nano(cost), Money::ZERO));
+    });
+}
+
+/// An upstream with a batch of one model that has ended and says what its lines have used; its output
+/// is never shown.
+fn without_output(path: &str) -> Reply {
+    let batch = |status: &str| {
+        let usage = json!({ "input_tokens": 10, "output_tokens": 2, "total_tokens": 12 });
+        json!({ "id": "batch_1", "object": "batch", "status": status, "output_file_id": "file-2", "usage": usage })
+    };
+    match path {
+        "/v1/files" => Reply::Json(json!({ "id": "file-1", "object": "file", "purpose": "batch" })),
+        "/v1/batches" => Reply::Json(batch("validating")),
+        "/v1/batches/batch_1" => Reply::Json(batch("completed")),
+        _ => Reply::Error(500),
+    }
+}
+
+#[test]
+fn a_batch_whose_output_can_not_be_read_is_settled_by_its_sum_in_the_end() {
+    run(async {
+        let (base_url, _) = upstream(|path, _| without_output(path)).await;
+        let house = House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), LIMIT).await;
+        let client = Client::of(&house);
+        let batch = client.begin(&chats(1, SOL), &[]).await;
+        let (_, hold) = meter(&house, "all").await;
+        client.read(&batch).await;
+        assert_eq!(meter(&house, "all").await, (Money::ZERO, hold), "its output may be read yet");
+        let open = house.guard.find_job("batch", "batch_1").await.unwrap().unwrap();
+        let rules = rules_before(&base_url);
+        let settler = BatchSettler::new(&house.guard, &rules);
+        let key = rules.upstream_key.as_ref().unwrap();
+        settler
+            .give_up(Some((&rules.upstreams[0], key)), &open, "its end was not seen by its deadline")
+            .await;
+        // 10 tokens of input and 2 of output.
+        let cost = Money::from_nano(10 * 1_000 + 2 * 5_000);
+        assert_eq!(meter(&house, "all").await, (cost, Money::ZERO));
+    });
+}
+
+#[test]
+fn outputs_that_are_slow_to_be_read_keep_no_other_job_waiting() {
+    run(async {
+        let made = Cell::new(0);
+        let (house, asked) = guard_before(LIMIT, move |path, _| {
+            let batch = |number: u32, status: &str| {
+                json!({ "id": format!("batch_{number}"), "object": "batch", "status": status, "output_file_id": "file-2" })
+            };
+            match path {
+                "/v1/files" => Reply::Json(json!({ "id": "file-1", "object": "file", "purpose": "batch" })),
+                "/v1/batches" => {
+                    made.set(made.get() + 1);
+                    Reply::Json(batch(made.get(), "validating"))
+                }
+                "/v1/files/file-2/content" => Reply::Silence,
+                "/v1/containers/cntr_1" => Reply::Json(json!({
+                    "id": "cntr_1", "object": "container", "status": "expired", "last_active_at": 1
+                })),
+                _ => Reply::Json(batch(path.rsplit('_').next().unwrap().parse().unwrap(), "completed")),
+            }
+        })
+        .await;
+        let client = Client::of(&house);
+        let file = client.upload(&chats(1, SOL).concat()).await;
+        for _ in 0..25 {
+            id(&client.create(&file, CHAT, &[]).await);
+        }
+        let outputs = || asked.borrow().iter().filter(|(path, _)| path.ends_with("/content")).count();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let now_s = house.guard.clock().now_s();
+        let terms = json!({
+            "is_own": true, "from_s": now_s - 1_300, "until_s": now_s + 80, "rate": SESSION_1G,
+            "of": { "container": { "memory": "1g", "idle_s": 1_200, "active_s": now_s - 1_300, "is_new": true } },
+        });
+        followed(&house, "container", "cntr_1", 30_000_000, &terms).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!runs(&house, "container", "cntr_1").await, "{} outputs are being read", outputs());
     });
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use spendguard::domain::Money;
+use spendguard::domain::usage::ContainerMemory;
+use spendguard::domain::{Money, ObjectKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::arrived;
+use crate::accrual::{booked, counted, held, knows};
 use crate::batches::{CHAT, Client, LIMIT, SOL, chat, meter};
 use crate::harness::{House, call, client, run};
 use crate::process::{Place, Process};
@@ -154,6 +156,35 @@ fn a_file_for_a_container_passes_in_the_same_way_and_one_that_names_a_file_of_ot
         }
         let grown = peak_kib(&guard.process) - before;
         assert!(grown <= 20 << 10, "{grown} KiB");
+    });
+}
+
+#[test]
+fn a_file_that_is_slow_to_arrive_in_a_container_pays_for_its_life_until_it_is_there() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let created =
+            call(&house.fake_direct, Method::POST, "/v1/containers", &[], Bytes::from_static(b"{}")).await;
+        let id = created.json()["id"].as_str().unwrap().to_owned();
+        // A response has paid for its life, up to a minute before the file has arrived.
+        let used_s = house.guard.clock().now_s() - 59;
+        knows(&house, ObjectKind::Container, &id, |known| {
+            known.container_memory = Some(ContainerMemory::G1);
+            (known.idle_s, known.used_s) = (1_200, used_s);
+        })
+        .await;
+        let path = format!("/v1/containers/{id}/files");
+        let of = (&*path, ("name", "data.csv"));
+        let mut sending = Sending::begin_at(of, house.proxy_address, &house.key, 2, "").await;
+        sending.send(b"x").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(held(&house).await, "0.03", "all that a use may add");
+        sending.send(b"x").await;
+        let (status, answer) = sending.end().await;
+        assert_eq!(status, 200, "{answer}");
+        // Two minutes that have begun, at 0.0015 dollars.
+        assert_eq!(booked(&house, "/v1/containers/{}/files").await, [counted("0.003")]);
+        assert_eq!(held(&house).await, "0");
     });
 }
 

@@ -153,3 +153,58 @@ fn a_store_that_takes_up_files_is_booked_once_an_hour_at_most_while_it_needs_no_
         assert_eq!(larger, seen(1, "0.0125"), "more than is held for is held at once");
     });
 }
+
+/// A guard before an upstream that shows a store of so many files of 64 MiB, all taken up.
+async fn before_store_of(files: u64, hard: &str) -> House {
+    let (house, _) = guard_before(&limit(hard), move |_, _| {
+        Reply::Json(json!({ "id": "vs_1", "object": "vector_store", "usage_bytes": files * FILE_BYTES }))
+    })
+    .await;
+    house
+}
+
+/// Long enough for a guard to look at each of its jobs.
+const LOOKED: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_store_that_is_as_large_as_its_hold_and_the_files_beside_it_keeps_both() {
+    run(async {
+        let house = before_store_of(2, "0.0126").await;
+        followed(&house, "vector_store", "vs_1", FILE_NANO, &terms(&house, -600, 85_800, FILE_BYTES)).await;
+        followed(&house, "vector_store", "vs_1/3", FILE_NANO, &beside(&house, "vs_1", -600, 85_800)).await;
+        tokio::time::sleep(LOOKED).await;
+        assert_eq!((held(&house).await.as_str(), booked(&house, PATH).await), ("0.0125", Vec::new()));
+    });
+}
+
+#[test]
+fn what_others_add_to_a_store_is_held_beside_it_where_a_larger_hold_has_no_room() {
+    run(async {
+        // Room for the two files, and not for one and two at once.
+        let house = before_store_of(2, "0.0126").await;
+        followed(&house, "vector_store", "vs_1", FILE_NANO, &terms(&house, -600, 85_800, FILE_BYTES)).await;
+        tokio::time::sleep(LOOKED).await;
+        assert_eq!((held(&house).await.as_str(), booked(&house, PATH).await), ("0.0125", Vec::new()));
+        assert!(runs(&house, "vector_store", "vs_1/0").await);
+        // Not even room for the second alone: it is booked as it accrues, and the first stays held.
+        let house = before_store_of(2, "0.0124").await;
+        followed(&house, "vector_store", "vs_1", FILE_NANO, &terms(&house, -600, 85_800, FILE_BYTES)).await;
+        tokio::time::sleep(LOOKED).await;
+        assert_eq!((held(&house).await.as_str(), booked(&house, PATH).await), ("0.00625", Vec::new()));
+        assert!(runs(&house, "vector_store", "vs_1/0").await);
+    });
+}
+
+#[test]
+fn files_beside_a_store_that_is_not_held_stay_held() {
+    run(async {
+        let house = before_store_of(3, "0.0126").await;
+        let mut store = terms(&house, -600, 3_000, 3 * FILE_BYTES);
+        store["of"]["vector_store"]["is_held"] = json!(false);
+        followed(&house, "vector_store", "vs_1", 0, &store).await;
+        followed(&house, "vector_store", "vs_1/0", FILE_NANO, &beside(&house, "vs_1", -600, 85_800)).await;
+        tokio::time::sleep(LOOKED).await;
+        assert_eq!(held(&house).await, "0.00625");
+        assert!(runs(&house, "vector_store", "vs_1/0").await);
+    });
+}

@@ -52,6 +52,8 @@ pub struct Container {
     pub active_s: i64,
     /// When a request last named it while it lived, whatever became of that.
     pub touched_s: i64,
+    /// When requests named it.
+    pub named_s: Vec<i64>,
     /// When a request deleted it.
     pub deleted_s: Option<i64>,
 }
@@ -60,7 +62,15 @@ impl Container {
     /// One that is made now.
     pub fn made(memory: Memory, idle_minutes: Option<i64>, at_s: i64) -> Self {
         let idle_s = idle_minutes.unwrap_or(IDLE_MINUTES) * 60;
-        Self { memory, idle_s, made_s: at_s, active_s: at_s, touched_s: at_s, deleted_s: None }
+        Self {
+            memory,
+            idle_s,
+            made_s: at_s,
+            active_s: at_s,
+            touched_s: at_s,
+            named_s: Vec::new(),
+            deleted_s: None,
+        }
     }
 
     /// When it ends, by what has happened so far.
@@ -76,6 +86,7 @@ impl Container {
 
     /// Notes that a request names it.
     pub fn touch(&mut self, at_s: i64) {
+        self.named_s.push(at_s);
         if self.lives(at_s) {
             self.touched_s = at_s;
         }
