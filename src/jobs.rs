@@ -14,13 +14,17 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::domain::object::KnownObject;
+use crate::domain::{ObjectKind, ObjectReference};
 use crate::guard::Guard;
+use crate::guard::objects::{Reach, put};
 use crate::ledger::entry::OpenJob;
 use crate::proxy::Rules;
-use crate::proxy::accrual::{Accrual, CONTAINER, Seen, VECTOR_STORE};
+use crate::proxy::accrual::{self, Accrual, CONTAINER, Seen, VECTOR_STORE};
 use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 use crate::proxy::background::{RESPONSE, Settler};
 use crate::proxy::batches::{BATCH, BatchSettler};
+use crate::proxy::record::made_of;
 use crate::store::jobs::DueJob;
 use crate::sync::unpoisoned;
 use crate::upstream::Upstream;
@@ -46,6 +50,24 @@ const GONE_FOR: Duration = Duration::from_secs(50);
 struct Owner {
     /// Whether upstream was called with the guard's own key.
     is_own: bool,
+}
+
+/// The object of a job, and what its hold and terms say of it; `None` for a further job of an object.
+fn object_of(open: &OpenJob) -> Option<(ObjectReference, KnownObject)> {
+    let kind = match open.job.kind.as_str() {
+        RESPONSE => ObjectKind::Response,
+        BATCH => ObjectKind::Batch,
+        CONTAINER => ObjectKind::Container,
+        VECTOR_STORE => ObjectKind::VectorStore,
+        _ => return None,
+    };
+    let of = &open.hold.attribution;
+    let known = made_of(&of.project, &of.key, open.hold.admitted_ms.div_euclid(1_000));
+    let known = if kind == ObjectKind::Container { accrual::known_by_terms(open, known) } else { known };
+    let id = open.job.object.clone();
+    // Further models of a batch, and files beside a store, have a suffix that no id has.
+    let is_id = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    is_id.then_some((ObjectReference { kind, id }, known))
 }
 
 /// The pool of connections and the authorization by which the guard itself can ask for a job.
@@ -155,10 +177,24 @@ impl Poller {
     /// Asks for one job. If it goes on, it is due again later.
     async fn poll(&self, due: DueJob) {
         let rules = self.rules.load_full();
+        if due.polls == 0 {
+            self.know_object(&due.open).await;
+        }
         match due.open.job.kind.as_str() {
             RESPONSE | BATCH => self.poll_outcome(&rules, &due).await,
             CONTAINER | VECTOR_STORE => self.poll_accrual(&rules, &due).await,
             _ => self.guard.put_job_off(&due.open, PAUSE_MAX),
+        }
+    }
+
+    /// Records the object of a job if the index does not know it: the guard that began the job may
+    /// have died before it could.
+    async fn know_object(&self, open: &OpenJob) {
+        let Some((of, known)) = object_of(open) else { return };
+        let unknown = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
+        if unknown.is_ok() && self.guard.objects().lookup(of.kind, &of.id).is_none() {
+            let written = self.guard.learn_objects(vec![put(of, known)]);
+            self.guard.objects_written(written).await;
         }
     }
 

@@ -22,6 +22,7 @@ mod free;
 pub mod headers;
 mod hosted;
 pub mod in_flight;
+mod job;
 mod lists;
 mod mask;
 mod models;

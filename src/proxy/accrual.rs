@@ -27,9 +27,11 @@ use crate::pricing::sheet::Sheet;
 use crate::protocol::openai::hosted::Container;
 use crate::proxy::Rules;
 use crate::proxy::asking::{self, Asked};
+use crate::proxy::job;
 use crate::proxy::query::encoded;
 use crate::upstream::Upstream;
 
+pub(crate) use self::known::known_by_terms;
 pub use self::periods::Seen;
 pub(super) use self::terms::Terms;
 use self::terms::TermsError;
@@ -143,7 +145,7 @@ impl Accrual {
         id: &str,
         terms: &Terms,
     ) -> Result<(), Reservation> {
-        match job(kind, id, &terms.clone().made(self.now_s())) {
+        match job_of(kind, id, &terms.clone().made(self.now_s())) {
             Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
             Ok(_) | Err(_) => Err(reservation),
         }
@@ -151,13 +153,7 @@ impl Accrual {
 
     /// The job of an object, if one runs; an error is logged.
     pub(super) async fn find(&self, kind: &str, id: &str) -> Result<Option<Arc<OpenJob>>, Denied> {
-        self.guard.find_job(kind, id).await.map_err(|error| {
-            tracing::warn!(
-                event = "job_not_found", %error,
-                "the database can't say whether an object is a job"
-            );
-            Denied::Unavailable
-        })
+        job::find(&self.guard, kind, id).await.map_err(|_| Denied::Unavailable)
     }
 
     /// Ends the job of an object that is there no more, if one runs, and charges what has passed until
@@ -180,29 +176,18 @@ impl Accrual {
         used_s: Option<i64>,
         note: &'static str,
     ) -> bool {
-        let resumed = match self.guard.resume_job(kind, id).await {
-            Ok(resumed) => resumed,
-            Err(error) => {
-                tracing::warn!(
-                    event = "job_not_settled", %error,
-                    "a job that has ended can't be settled now; it stays held, and is settled later"
-                );
-                return false;
-            }
-        };
-        let Some((reservation, open)) = resumed else { return false };
+        let Some((reservation, open)) = job::resume(&self.guard, kind, id).await else { return false };
         let settled = match Terms::read(&open.job.terms) {
             Ok(terms) => {
                 let lived_s = used_s.and_then(|used_s| terms.lives_until(used_s)).unwrap_or(end_s);
                 reservation.settle(Basis::Counted, ending(&open, &terms, end_s.min(lived_s), Some(note)))
             }
             Err(error) => {
-                log_unusable(&open, &error);
+                job::log_unusable(&open, &error);
                 reservation.assume(Ending { status: 200, note: Some(note), ..Ending::default() })
             }
         };
-        let basis = settled.basis.map_or("released", |basis| basis.name());
-        tracing::info!(event = "job_ended", kind, object = id, basis, usd = %settled.cost, "a job has ended");
+        job::log_ended(kind, id, &settled);
         true
     }
 
@@ -238,12 +223,11 @@ impl Accrual {
     }
 
     /// Whether a job that was ended runs still: another guard may have renewed it first, and then it
-    /// was the last hold that was ended here.
+    /// was the last hold that was ended here. Otherwise the end is in the database: after a death the
+    /// object could not be asked for, and its next period would be charged.
     async fn goes_on(&self, kind: &str, id: &str) -> bool {
-        if !self.guard.core().is_shared() {
-            return false;
-        }
-        self.guard.core().flush().await.is_err() || !matches!(self.find(kind, id).await, Ok(None))
+        let is_written = self.guard.core().flush().await.is_ok();
+        self.guard.core().is_shared() && (!is_written || !matches!(self.find(kind, id).await, Ok(None)))
     }
 
     /// Whether an object has or had a job, as far as the index of objects says.
@@ -272,7 +256,7 @@ impl Accrual {
         };
         let OpenJob { job: Job { kind, object, .. }, .. } = open;
         let Ok(Some((last, now))) = self.guard.resume_job(kind, object).await else { return Renewal::Later };
-        let (terms, job) = match (Terms::read(&now.job.terms), job(kind, object, next)) {
+        let (terms, job) = match (Terms::read(&now.job.terms), job_of(kind, object, next)) {
             (Ok(terms), Ok(job)) if now.hold.id == open.hold.id => (terms, job),
             _ => {
                 last.leave_again(now.job.clone());
@@ -302,7 +286,7 @@ fn charge_unfollowed(reservation: Reservation, id: &str) {
 }
 
 /// The job of an object, for one period.
-fn job(kind: &str, id: &str, terms: &Terms) -> Result<Job, TermsError> {
+fn job_of(kind: &str, id: &str, terms: &Terms) -> Result<Job, TermsError> {
     let (kind, object) = (kind.to_owned(), id.to_owned());
     Ok(Job { kind, object, deadline_s: terms.until_s, terms: terms.text()? })
 }
@@ -313,11 +297,4 @@ fn ending(open: &OpenJob, terms: &Terms, end_s: i64, note: Option<&'static str>)
     let object_id = Some(terms.store_beside().unwrap_or(&open.job.object).to_owned());
     let tier = open.hold.tier;
     Ending { cost, tool_fees: cost, quantities, tier, status: 200, object_id, note, ..Ending::default() }
-}
-
-fn log_unusable(open: &OpenJob, error: &TermsError) {
-    tracing::error!(
-        event = "job_terms_unusable", entry = open.hold.id, %error,
-        "a job has ended and can't be priced, so its hold is charged"
-    );
 }

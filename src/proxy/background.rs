@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{KeptContainers, Money, ObjectKind, ObjectReference};
 use crate::guard::objects::Reach;
-use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::guard::{Ending, Guard, Reservation};
 use crate::ledger::entry::{Job, OpenJob};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::ResponseState;
@@ -29,6 +29,7 @@ use crate::proxy::Rules;
 use crate::proxy::asking::{self, Asked};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::EVENT_BYTES_MAX;
+use crate::proxy::job;
 use crate::proxy::query::encoded;
 use crate::proxy::record::{self, Recorded, Recording};
 use crate::upstream::Upstream;
@@ -112,16 +113,7 @@ impl Settler {
     /// The job of a response, if one runs. If that can't be read, none is found: what its client
     /// reads then settles nothing, and the guard asks later.
     pub(super) async fn find(&self, id: &str) -> Option<Arc<OpenJob>> {
-        match self.guard.find_job(RESPONSE, id).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(
-                    event = "job_not_found", %error,
-                    "the database can't say whether a response is a job; it is settled later"
-                );
-                None
-            }
-        }
+        job::find(&self.guard, RESPONSE, id).await.unwrap_or_default()
     }
 
     /// Settles a job by the whole object of its response, if that has ended.
@@ -164,11 +156,11 @@ impl Settler {
 
     /// Charges the hold of a job, whose outcome will not be known.
     pub async fn assume(&self, id: &str, note: &'static str) {
-        let Some((reservation, _)) = self.resume(id).await else { return };
+        let Some((reservation, _)) = job::resume(&self.guard, RESPONSE, id).await else { return };
         let tier = reservation.hold().tier;
         let object_id = Some(id.to_owned());
         let ending = Ending { note: Some(note), tier, object_id, ..Exchange::default().ending() };
-        log_ended(id, &reservation.assume(ending));
+        job::log_ended(RESPONSE, id, &reservation.assume(ending));
     }
 
     /// Asks upstream for the response of a job, and settles it if it has ended.
@@ -182,36 +174,20 @@ impl Settler {
         }
     }
 
-    async fn resume(&self, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
-        match self.guard.resume_job(RESPONSE, id).await {
-            Ok(resumed) => resumed,
-            Err(error) => {
-                tracing::warn!(
-                    event = "job_not_settled", %error,
-                    "a job that has ended can't be settled now; it stays held, and is settled later"
-                );
-                None
-            }
-        }
-    }
-
     /// Ends a job by its answer and, where that reports no usage, by the output tokens that were
     /// counted. Between taking its hold and ending it nothing is waited for, so that no client
     /// that leaves comes between. Returns the cost, unless the job was ended before.
     async fn end(&self, id: &str, answer: Answer, counted: u64) -> Option<Money> {
         self.find_containers(&answer).await;
-        let (reservation, open) = self.resume(id).await?;
+        let (reservation, open) = job::resume(&self.guard, RESPONSE, id).await?;
         let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
             Err(error) => {
-                tracing::error!(
-                    event = "job_terms_unusable", entry = open.hold.id, %error,
-                    "a job has ended and can't be priced, so its hold is charged"
-                );
+                job::log_unusable(&open, &error);
                 let note = Some("its terms or its price are not known any more");
                 let ending = Ending { note, tier: open.hold.tier, ..Exchange::default().ending() };
                 let settled = reservation.assume(ending);
-                log_ended(id, &settled);
+                job::log_ended(RESPONSE, id, &settled);
                 return Some(settled.cost);
             }
         };
@@ -224,7 +200,7 @@ impl Settler {
         } else {
             bill.end(reservation, &answer, exchange, || counted)
         };
-        log_ended(id, &settled);
+        job::log_ended(RESPONSE, id, &settled);
         if !made.changes.is_empty() {
             let written = self.guard.learn_objects(made.changes);
             self.guard.objects_written(written).await;
@@ -292,9 +268,4 @@ pub(super) fn in_a_task<T: Default + Send + 'static>(
     let task = tracker.spawn(work);
     // It panics only with the process.
     Box::pin(async move { task.await.unwrap_or_default() })
-}
-
-fn log_ended(id: &str, settled: &Settled) {
-    let basis = settled.basis.map_or("released", |basis| basis.name());
-    tracing::info!(event = "job_ended", kind = RESPONSE, object = id, basis, usd = %settled.cost, "a job has ended");
 }

@@ -239,7 +239,7 @@ pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
 }
 
 /// The same, of a key by its id, and its project.
-pub(super) fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> KnownObject {
+pub(crate) fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> KnownObject {
     KnownObject {
         project: Arc::clone(project),
         key: Arc::clone(key),

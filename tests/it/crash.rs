@@ -1,5 +1,7 @@
 //! kill -9 of the real binary under load: nothing admitted is forgotten.
 
+mod jobs;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};

@@ -2,9 +2,12 @@
 //! charges its time.
 
 use crate::domain::object::KnownObject;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{ObjectKind, ObjectReference};
 use crate::guard::objects::Reach;
+use crate::ledger::entry::OpenJob;
 use crate::proxy::accrual::Accrual;
+use crate::proxy::accrual::terms::{Object, Terms};
 
 impl Accrual {
     /// When a container was last used through any guard, as far as that can be read.
@@ -26,6 +29,17 @@ impl Accrual {
         let _ = self.guard.check_objects(std::slice::from_ref(of), &Reach::All).await;
         self.guard.objects().lookup(of.kind, &of.id)
     }
+}
+
+/// What the terms of a container's job say of it beside what is known of any object.
+pub(crate) fn known_by_terms(open: &OpenJob, known: KnownObject) -> KnownObject {
+    let Ok(Terms { of: Object::Container { memory, idle_s, active_s, .. }, .. }) =
+        Terms::read(&open.job.terms)
+    else {
+        return known;
+    };
+    let container_memory = ContainerMemory::named(&memory);
+    KnownObject { container_memory, has_job: true, idle_s, used_s: active_s, ..known }
 }
 
 fn container(id: &str) -> ObjectReference {

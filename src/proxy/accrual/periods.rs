@@ -7,8 +7,9 @@ use crate::ledger::entry::OpenJob;
 use crate::protocol::openai::hosted::{Container, VectorStore};
 use crate::proxy::Rules;
 use crate::proxy::accrual::terms::{GRACE_S, MARGIN_S, Object};
-use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Renewal, Terms, log_unusable};
+use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Renewal, Terms};
 use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
+use crate::proxy::job;
 
 /// How long a job is left alone that could not be renewed.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ impl Accrual {
         let terms = match Terms::read(&open.job.terms) {
             Ok(terms) => terms,
             Err(error) => {
-                log_unusable(open, &error);
+                job::log_unusable(open, &error);
                 self.end(&open.job.kind, &open.job.object, self.now_s(), "its terms can't be read").await;
                 return Seen::Done;
             }

@@ -21,6 +21,7 @@ use crate::proxy::batches::holds::BATCH;
 use crate::proxy::batches::tally::{OutputLines, Sum};
 use crate::proxy::batches::terms::{BatchTerms, batch_of, object};
 use crate::proxy::bill::Exchange;
+use crate::proxy::job;
 use crate::proxy::query::encoded;
 use crate::proxy::record::made_of;
 use crate::proxy::room::{Pool, Room};
@@ -63,13 +64,7 @@ impl BatchSettler {
     /// A job of a batch, if one runs. If that can't be read, none is found, and the guard asks
     /// later.
     pub(in crate::proxy) async fn find(&self, id: &str) -> Option<Arc<OpenJob>> {
-        self.guard.find_job(BATCH, id).await.unwrap_or_else(|error| {
-            tracing::warn!(
-                event = "job_not_found", %error,
-                "the database can't say whether a batch is a job; it is settled later"
-            );
-            None
-        })
+        job::find(&self.guard, BATCH, id).await.unwrap_or_default()
     }
 
     /// Asks upstream for the batch of a job, and settles all its jobs if it has ended.
@@ -176,10 +171,7 @@ impl BatchSettler {
         let mut lines = match OutputLines::new(models, jobs, &self.sheet, self.unknown) {
             Ok(lines) => lines,
             Err(error) => {
-                tracing::error!(
-                    event = "job_terms_unusable", entry = open.hold.id, %error,
-                    "a job has ended and can't be priced, so its hold is charged"
-                );
+                job::log_unusable(open, &error);
                 return Ok(jobs.iter().map(|_| Outcome::Unknown).collect());
             }
         };
@@ -220,18 +212,10 @@ impl BatchSettler {
 
     /// Ends one job. Between taking its hold and ending it nothing is waited for.
     async fn end_one(&self, object: &str, outcome: Outcome, unknown: &'static str) {
-        let resumed = self.guard.resume_job(BATCH, object).await.unwrap_or_else(|error| {
-            tracing::warn!(
-                event = "job_not_settled", %error,
-                "a job that has ended can't be settled now; it stays held, and is settled later"
-            );
-            None
-        });
-        let Some((reservation, open)) = resumed else { return };
+        let Some((reservation, open)) = job::resume(&self.guard, BATCH, object).await else { return };
         let request_id = BatchTerms::read(&open.job.terms).and_then(|terms| terms.request_id);
         let settled = end_hold(reservation, outcome, (batch_of(object), request_id), unknown);
-        let basis = settled.basis.map_or("released", |basis| basis.name());
-        tracing::info!(event = "job_ended", kind = BATCH, object, basis, usd = %settled.cost, "a job has ended");
+        job::log_ended(BATCH, object, &settled);
     }
 
     /// Records objects that a batch has made, for the project that has made the batch.
