@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::account::{Account, Bill, locked};
-use crate::background::{answer, cut, disturbed, page, refuse};
+use crate::background::{answer_with, cut, disturbed, page, refuse};
 use crate::chance::Chance;
+use crate::deletion::Deletion;
 use crate::openai::whole;
 use crate::wire::{End, now};
 
@@ -38,7 +39,7 @@ impl UnixTime {
         Self { base_ms, began }
     }
 
-    fn now_s(self) -> i64 {
+    pub(crate) fn now_s(self) -> i64 {
         let passed_ms = i64::try_from(now().duration_since(self.began).as_millis()).unwrap();
         (self.base_ms + passed_ms).div_euclid(1_000)
     }
@@ -54,6 +55,7 @@ pub(crate) struct Container {
     active_s: i64,
     idle_s: i64,
     deleted_s: Option<i64>,
+    deletion: Option<Deletion>,
     /// Whether it is a use of it to read it.
     is_used_by_reading: bool,
     /// Whether it is forgotten once it has ended.
@@ -111,11 +113,12 @@ impl ContainerBill {
         locked(&self.0).minutes()
     }
 
-    /// Whether the guard can know how long it lives: what it takes for a use is one, and no answer
-    /// was lost.
-    pub(crate) fn is_known(&self) -> bool {
+    /// Whether the guard, which died at these times, can know how long it lives: what it takes for a
+    /// use is one, and no answer was lost.
+    pub(crate) fn is_known(&self, deaths: &[Instant]) -> bool {
         let of = locked(&self.0);
-        of.is_used_by_reading && !of.was_lost
+        let is_end_seen = of.deletion.as_ref().is_none_or(|deletion| deletion.is_seen(deaths));
+        of.is_used_by_reading && !of.was_lost && is_end_seen
     }
 }
 
@@ -158,6 +161,7 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
         active_s: now_s,
         idle_s: body["expires_after"]["minutes"].as_i64().unwrap_or(IDLE_MINUTES) * 60,
         deleted_s: None,
+        deletion: None,
         is_used_by_reading: chance.percent(50),
         is_forgotten: chance.percent(30),
         was_denied: false,
@@ -189,6 +193,7 @@ pub(crate) async fn show(
     let found = locked(&account.containers).get(id).cloned();
     let found = found.filter(|found| !locked(found).is_gone());
     let Some(found) = found else { return refuse(end, "404 Not Found") };
+    let mut mark = None;
     let text = {
         let mut of = locked(&found);
         // Never twice: then it would be gone.
@@ -201,6 +206,7 @@ pub(crate) async fn show(
         match (method, below) {
             ("delete", "") => {
                 of.deleted_s = Some(now_s);
+                mark = Some(of.deletion.insert(Deletion::done()).mark());
                 json!({ "id": id, "object": "container.deleted", "deleted": true }).to_string()
             }
             ("get", "") => {
@@ -219,7 +225,7 @@ pub(crate) async fn show(
             }
         }
     };
-    let (answered, is_whole) = answer(end, chance, &text);
+    let (answered, is_whole) = answer_with(end, chance, &text, mark);
     locked(&found).was_lost |= !is_whole;
     answered
 }

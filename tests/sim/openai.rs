@@ -18,9 +18,12 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Bill, PlainBill};
 use crate::background;
+use crate::batches;
 use crate::chance::Chance;
 use crate::containers;
 use crate::drawn;
+use crate::files;
+use crate::stores;
 use crate::wire::{End, Mark};
 
 /// Models of plain requests; one of them thinks before it answers.
@@ -69,8 +72,20 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
             background::show(&mut end, &account, &mut chance, (&method, id, below)).await
         } else if let Some((id, below)) = below(&path, "/v1/containers/", "cntr_") {
             containers::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if let Some((id, below)) = below(&path, "/v1/files/", "file-") {
+            files::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if let Some((id, below)) = below(&path, "/v1/batches/", "batch_") {
+            batches::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if let Some((id, below)) = below(&path, "/v1/vector_stores/", "vs_") {
+            stores::show(&mut end, &account, &mut chance, (&method, id, below), &body).await
         } else if path == containers::PATH {
             containers::make(&mut end, &account, &mut chance, &bytes).await
+        } else if path == files::PATH {
+            files::keep(&mut end, &account, &mut chance, &bytes).await
+        } else if path == batches::PATH {
+            batches::make(&mut end, &account, &mut chance, &bytes).await
+        } else if path == stores::PATH {
+            stores::make(&mut end, &account, &mut chance, &bytes).await
         } else if let Some(name) = background::named(&path, &body) {
             background::begin(&mut end, &account, &mut chance, &name, &bytes).await
         } else if path.ends_with("/responses/input_tokens") {
