@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use oracle::prices::Rates;
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use crate::containers::{ContainerBill, Containers, UnixTime};
 use crate::files::Files;
 use crate::stores::{StoreBill, Stores};
 use crate::wire::now;
+
+/// How long after an outage the guard asks again at the latest, and is answered.
+const ASKED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What one request really cost.
 #[derive(Clone, Debug)]
@@ -86,14 +90,9 @@ impl Bill {
         }
     }
 
-    /// The bill of a vector store.
-    pub(crate) const fn store(&self) -> Option<&StoreBill> {
-        match self {
-            Self::Store(bill) => Some(bill),
-            Self::Plain(_) | Self::Drawn(_) | Self::Background(_) | Self::Container(_) | Self::Batch(_) => {
-                None
-            }
-        }
+    /// Whether it is that of a response in the background that ran in containers.
+    pub(crate) const fn has_sessions(&self) -> bool {
+        matches!(self, Self::Background(BackgroundBill { has_sessions: true, .. }))
     }
 
     /// Whether a cost that was reported must be this one to the nano-dollar.
@@ -226,6 +225,11 @@ impl Account {
     /// Whether questions about jobs are not answered now.
     pub(crate) fn is_out(&self) -> bool {
         self.outage.is_some_and(|(from, until)| from <= now() && now() < until)
+    }
+
+    /// Whether they are not, or were not until just now: the guard asks again within a minute.
+    pub(crate) fn is_late(&self) -> bool {
+        self.outage.is_some_and(|(from, until)| from <= now() && now() < until + ASKED_WITHIN)
     }
 
     /// Whether there is a time in which they are not.

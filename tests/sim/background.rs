@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::account::{Account, Bill, locked};
 use crate::chance::Chance;
-use crate::openai::{MODELS, head, whole};
+use crate::openai::{MODELS, Question, head, whole};
 use crate::wire::{End, Mark, now};
 
 /// What marks an endless response.
@@ -35,6 +35,8 @@ pub(crate) struct BackgroundBill {
     ended: Arc<Mutex<Option<(Instant, u128)>>>,
     /// Whether its usage, if it is reported, says all that its price follows from.
     pub(crate) is_exact: bool,
+    /// Whether it ran in containers.
+    pub(crate) has_sessions: bool,
 }
 
 impl BackgroundBill {
@@ -219,6 +221,7 @@ pub(crate) async fn begin(
             && outcome.calls.is_empty()
             && !ask.ttl_12h
             && !world.is_regional,
+        has_sessions: !outcome.containers.is_empty(),
     };
     account.open(name, Bill::Background(bill.clone()));
     let running = Running {
@@ -292,7 +295,7 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
     if disturbed(end, account, chance).await? {
         return Some(());

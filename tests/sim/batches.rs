@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::account::{Account, Bill, locked};
 use crate::background::{ENDLESS, SLOW_MAX_S, answer, cut, disturbed, page, refuse};
 use crate::chance::Chance;
-use crate::openai::{MODELS, whole};
+use crate::openai::{MODELS, Question, whole};
 use crate::wire::{End, now};
 
 /// The path that makes one.
@@ -346,7 +346,7 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
     if disturbed(end, account, chance).await? {
         return Some(());

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use crate::account::{Account, Bill, locked};
 use crate::background::{answer_with, cut, disturbed, page, refuse};
 use crate::chance::Chance;
-use crate::deletion::Deletion;
-use crate::openai::whole;
-use crate::wire::{End, now};
+use crate::openai::{Question, whole};
+use crate::seen::{Deletion, Denial};
+use crate::wire::{End, Mark, now};
 
 /// The path that makes one.
 pub(crate) const PATH: &str = "/v1/containers";
@@ -60,8 +60,7 @@ pub(crate) struct Container {
     is_used_by_reading: bool,
     /// Whether it is forgotten once it has ended.
     is_forgotten: bool,
-    /// Whether the last question about it was answered as if there was none.
-    was_denied: bool,
+    denial: Denial,
     /// Whether what was done to it was not answered.
     was_lost: bool,
 }
@@ -164,7 +163,7 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
         deletion: None,
         is_used_by_reading: chance.percent(50),
         is_forgotten: chance.percent(30),
-        was_denied: false,
+        denial: Denial::default(),
         was_lost: false,
     };
     let text = made.object();
@@ -185,28 +184,33 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, is_guards }: Question<'_>,
 ) -> Option<()> {
-    if disturbed(end, account, chance).await? {
-        return Some(());
-    }
     let found = locked(&account.containers).get(id).cloned();
     let found = found.filter(|found| !locked(found).is_gone());
+    let disturbed = disturbed(end, account, chance).await;
+    if disturbed != Some(false) {
+        // The guard takes it for a use.
+        if let Some(found) = found {
+            locked(&found).was_lost = true;
+        }
+        return disturbed.map(drop);
+    }
     let Some(found) = found else { return refuse(end, "404 Not Found") };
-    let mut mark = None;
+    let mut marks = Vec::new();
     let text = {
         let mut of = locked(&found);
-        // Never twice: then it would be gone.
-        if !std::mem::replace(&mut of.was_denied, false) && chance.percent(5) {
-            of.was_denied = true;
+        if of.denial.is_possible() && chance.percent(5) {
+            of.denial.deny();
             drop(of);
             return refuse(end, "404 Not Found");
         }
+        marks.extend(of.denial.mark().filter(|_| is_guards));
         let (now_s, has_ended) = (of.time.now_s(), of.has_ended());
         match (method, below) {
             ("delete", "") => {
                 of.deleted_s = Some(now_s);
-                mark = Some(of.deletion.insert(Deletion::done()).mark());
+                marks.push(of.deletion.insert(Deletion::done()).mark());
                 json!({ "id": id, "object": "container.deleted", "deleted": true }).to_string()
             }
             ("get", "") => {
@@ -225,7 +229,7 @@ pub(crate) async fn show(
             }
         }
     };
-    let (answered, is_whole) = answer_with(end, chance, &text, mark);
+    let (answered, is_whole) = answer_with(end, chance, &text, Some(Mark::all(marks)));
     locked(&found).was_lost |= !is_whole;
     answered
 }

@@ -9,11 +9,13 @@ use rusqlite::Connection;
 use rusqlite::hooks::Action;
 use spendguard::guard::Guard;
 
-use crate::account::{Account, locked};
+use crate::account::{Account, Bill, locked};
 use crate::world::AUDIT;
 
 /// How long a hold of a vector store is for, in seconds.
 const STORED_S: i64 = 86_400;
+/// A session of a container, in seconds.
+const SESSION_S: i64 = 1_200;
 
 /// The ids of entries that were written since they were read last.
 pub(crate) type Written = Arc<Mutex<Vec<i64>>>;
@@ -34,14 +36,25 @@ pub(crate) struct Covered {
     settled: BTreeMap<String, i64>,
     entries: BTreeSet<i64>,
     holds: BTreeMap<u64, Held>,
+    /// Jobs that ended after more than a session of a container.
+    long: BTreeSet<String>,
+}
+
+/// What is not covered, as the guard documents.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Excused {
+    /// In picodollars.
+    pub(crate) pico: u128,
+    /// Whether something may have been booked past the caps.
+    pub(crate) is_overbooked: bool,
 }
 
 /// What is covered of a job.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cover {
     nano: i64,
-    /// Until when storage is held, in Unix seconds: a hold of nothing covers nothing.
-    until_s: i64,
+    /// Until when storage is held, in Unix seconds, if there is a hold: one of nothing is for no time.
+    until_s: Option<i64>,
 }
 
 /// Notes from now on which entries are written.
@@ -100,7 +113,9 @@ impl Covered {
             let admitted_s = hold.admitted_ms.div_euclid(1_000);
             self.holds.insert(hold.id, Held { name, nano, admitted_s, is_open: true });
         }
-        let Self { holds, entries, .. } = self;
+        let Self { holds, entries, long, .. } = self;
+        let is_long = |held: &&Held| !held.is_open && guard.clock().now_s() - held.admitted_s > SESSION_S;
+        long.extend(holds.values().filter(is_long).map(|held| held.name.clone()));
         holds.retain(|id, held| held.is_open || !entries.contains(&i64::try_from(*id).unwrap()));
     }
 
@@ -114,27 +129,36 @@ impl Covered {
             let cover = covers.entry(&held.name).or_default();
             cover.nano += held.nano;
             let lasts_s = if held.nano > 0 { STORED_S } else { 0 };
-            cover.until_s = cover.until_s.max(held.admitted_s + lasts_s);
+            let until_s = held.admitted_s + lasts_s;
+            cover.until_s = Some(cover.until_s.map_or(until_s, |first_s| first_s.min(until_s)));
         }
         covers
     }
 
-    /// Compares what upstream bills for each job with what is covered. Returns what it bills, in picodollars, for storage
-    /// beyond the holds of its store: no limit had room for it. Shows each job that is not covered.
-    pub(crate) fn compare(&self, account: &Account, mut uncovered: impl FnMut(String)) -> u128 {
-        let (covers, mut excused) = (self.by_name(), 0);
+    /// Compares what upstream bills for each job with what is covered, and shows each job that is not. Excused are
+    /// files of a vector store from the end of its hold on, since no limit had room for them, and a container beyond its
+    /// hold while upstream does not delete it.
+    pub(crate) fn compare(&self, account: &Account, mut uncovered: impl FnMut(String)) -> Excused {
+        let (covers, mut excused) = (self.by_name(), Excused::default());
         account.each_job(|name, bill| {
             let cover = covers.get(name).copied().unwrap_or_default();
-            let billed = bill.pico();
-            let due = match bill.store().filter(|_| cover.until_s > 0) {
-                Some(bill) => bill.pico_until_s(cover.until_s),
-                None => billed,
+            let (billed, covered) = (bill.pico(), u128::try_from(cover.nano).unwrap() * 1_000);
+            let due = match bill {
+                Bill::Store(bill) => bill.pico_until(cover.until_s.unwrap_or(i64::MAX)),
+                Bill::Container(_) if account.is_late() => billed.min(covered),
+                Bill::Plain(_)
+                | Bill::Drawn(_)
+                | Bill::Background(_)
+                | Bill::Container(_)
+                | Bill::Batch(_) => billed,
             };
-            excused += billed - due;
-            if u128::try_from(cover.nano).unwrap() < due.div_ceil(1_000) {
+            excused.pico += billed - due;
+            excused.is_overbooked |= bill.has_sessions() && self.long.contains(name);
+            if covered < due {
                 uncovered(format!("{name} is billed {due} picodollars, covered are {cover:?}: {bill:?}"));
             }
         });
+        excused.is_overbooked |= excused.pico > 0;
         excused
     }
 }

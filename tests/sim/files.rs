@@ -11,7 +11,7 @@ use crate::account::{Account, locked};
 use crate::background::{answer, cut, disturbed, page, refuse};
 use crate::batches;
 use crate::chance::Chance;
-use crate::openai::whole;
+use crate::openai::{Question, whole};
 use crate::wire::End;
 
 /// The path that takes one.
@@ -63,7 +63,7 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
     if disturbed(end, account, chance).await? {
         return Some(());

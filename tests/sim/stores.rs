@@ -15,9 +15,9 @@ use crate::account::{Account, Bill, locked};
 use crate::background::{answer_with, cut, disturbed, page, refuse};
 use crate::chance::Chance;
 use crate::containers::UnixTime;
-use crate::deletion::Deletion;
-use crate::openai::whole;
-use crate::wire::End;
+use crate::openai::{Question, whole};
+use crate::seen::{Deletion, Denial};
+use crate::wire::{End, Mark};
 
 /// The path that makes one.
 pub(crate) const PATH: &str = "/v1/vector_stores";
@@ -34,8 +34,7 @@ pub(crate) struct KeptStore {
     deletion: Option<Deletion>,
     /// Whether it is shown once it has expired.
     is_shown_expired: bool,
-    /// Whether the last question about it was answered as if there was none.
-    was_denied: bool,
+    denial: Denial,
     /// Whether what was done to it was not answered.
     was_lost: bool,
 }
@@ -45,9 +44,10 @@ impl KeptStore {
         self.store.lives(self.time.now_s())
     }
 
-    /// What it has cost, with its storage until a time, in Unix seconds.
-    fn pico(&self, at_s: i64) -> u128 {
-        self.store.charge_pico(at_s) + u128::from(self.searches) * FILE_SEARCH_PICO
+    /// What it has cost by now; of files that were there at an instant, in Unix seconds, only until then.
+    fn pico_until(&self, instant_s: i64) -> u128 {
+        let stored = self.store.charge_until_pico(instant_s, self.time.now_s());
+        stored + u128::from(self.searches) * FILE_SEARCH_PICO
     }
 
     fn object(&self) -> String {
@@ -97,14 +97,12 @@ pub(crate) struct StoreBill(Arc<Mutex<KeptStore>>);
 
 impl StoreBill {
     pub(crate) fn pico(&self) -> u128 {
-        let of = locked(&self.0);
-        of.pico(of.time.now_s())
+        self.pico_until(i64::MAX)
     }
 
-    /// The same without the storage after a time, in Unix seconds.
-    pub(crate) fn pico_until_s(&self, at_s: i64) -> u128 {
-        let of = locked(&self.0);
-        of.pico(at_s.min(of.time.now_s()))
+    /// The same, but of files that were there at an instant, in Unix seconds, only until then.
+    pub(crate) fn pico_until(&self, instant_s: i64) -> u128 {
+        locked(&self.0).pico_until(instant_s)
     }
 
     /// The most that may be booked for it until a time, in so many entries: all its files at the most that one can take.
@@ -178,7 +176,7 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
         searches: 0,
         deletion: None,
         is_shown_expired: chance.percent(70),
-        was_denied: false,
+        denial: Denial::default(),
         was_lost: false,
     };
     made.add(&body, chance);
@@ -200,7 +198,7 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, is_guards }: Question<'_>,
     body: &Value,
 ) -> Option<()> {
     if disturbed(end, account, chance).await? {
@@ -214,17 +212,17 @@ pub(crate) async fn show(
     let Some(found) = found else { return refuse(end, "404 Not Found") };
     let (text, mark) = {
         let mut of = locked(&found);
-        // Never twice: then it would be gone.
-        if !std::mem::replace(&mut of.was_denied, false) && chance.percent(5) {
-            of.was_denied = true;
+        if of.denial.is_possible() && chance.percent(5) {
+            of.denial.deny();
             drop(of);
             return refuse(end, "404 Not Found");
         }
         let text = done(&mut of, (method, id, below), body, chance);
-        (text, of.deletion.as_ref().map(Deletion::mark))
+        let deleted = of.deletion.as_ref().map(Deletion::mark);
+        (text, Mark::all(deleted.into_iter().chain(of.denial.mark().filter(|_| is_guards))))
     };
     let Some(text) = text else { return refuse(end, "404 Not Found") };
-    let (answered, is_whole) = answer_with(end, chance, &text, mark);
+    let (answered, is_whole) = answer_with(end, chance, &text, Some(mark));
     locked(&found).was_lost |= !is_whole;
     answered
 }

@@ -79,7 +79,7 @@ struct State {
     settings: Option<Settings>,
     /// The rules are being changed: meters may come, and be past their caps.
     is_changing: bool,
-    /// Whether storage was billed that no limit had room for: it is booked past the caps.
+    /// Whether jobs were booked past the caps, as is documented.
     is_overbooked: bool,
     /// Of each meter, its last total, the largest since the rules changed, and
     /// what was held.

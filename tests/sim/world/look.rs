@@ -7,6 +7,7 @@ use spendguard::startup::Opened;
 
 use super::{AUDIT, State, World};
 use crate::account::{Bill, locked};
+use crate::covered::Excused;
 
 impl World {
     /// Every meter: nothing is admitted past a cap, and all that upstream bills
@@ -39,8 +40,8 @@ impl World {
                 // What jobs hold that were begun under other limits is looked at, too.
                 let first = if self.jobs.are_begun { total } else { meter.settled };
                 let most = known.unwrap_or(first).max(hard);
-                // Where an assumption is broken, one request may overrun its hold, and storage that was
-                // not held is booked; then nothing more is admitted.
+                // Where an assumption is broken, one request may overrun its hold, and jobs are booked past
+                // the caps where that is documented; then nothing more is admitted.
                 let is_kept = self.is_sound() && !state.is_overbooked;
                 let is_admitted = is_kept || held.is_some_and(|held| meter.held > held);
                 if (!is_changing && total > most && is_admitted) || meter.held < 0 {
@@ -55,7 +56,7 @@ impl World {
         if credit.is_some_and(|balance| balance.available < Money::ZERO) {
             self.fail(state, format!("credit is overdrawn: {credit:?}"));
         }
-        let billed = (self.account.pico() - excused).div_ceil(1_000);
+        let billed = (self.account.pico() - excused.pico).div_ceil(1_000);
         let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound());
         if covered.is_some_and(|covered| u128::try_from(covered).unwrap() < billed) {
             let sum = |bills: &[Bill]| bills.iter().map(Bill::pico).sum::<u128>();
@@ -69,18 +70,18 @@ impl World {
         }
     }
 
-    /// Each job by itself: what upstream bills is covered by its own entries and holds. Returns what is billed, in
-    /// picodollars, for storage that no limit had room for.
-    fn look_at_jobs(&self, state: &mut State, guard: &Guard, is_changing: bool) -> u128 {
+    /// Each job by itself: what upstream bills is covered by its own entries and holds. Returns what is
+    /// excused.
+    fn look_at_jobs(&self, state: &mut State, guard: &Guard, is_changing: bool) -> Excused {
         if !self.jobs.are_begun {
-            return 0;
+            return Excused::default();
         }
         let mut covered = locked(&self.covered);
         covered.look(guard);
         let mut faults = Vec::new();
         let excused = covered.compare(&self.account, |fault| faults.push(fault));
         drop(covered);
-        state.is_overbooked |= excused > 0;
+        state.is_overbooked |= excused.is_overbooked;
         for fault in faults.into_iter().filter(|_| !is_changing && self.is_sound()) {
             self.fail(state, fault);
         }
