@@ -76,6 +76,7 @@ pub(crate) async fn show(
         return refuse(end, "404 Not Found");
     };
     match (method, below) {
+        ("get", "/content") if chance.percent(10) => whole(end, "200 OK", "<html>all is well</html>"),
         ("get", "/content") => answer(end, chance, &text).0,
         ("get", "") => {
             let object = json!({ "id": id, "object": "file", "bytes": text.len() });
