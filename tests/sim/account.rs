@@ -3,13 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use oracle::prices::Rates;
 use tokio::time::Instant;
 
 use crate::background::{BackgroundBill, Responses};
+use crate::batches::{BatchBill, Batches};
 use crate::containers::{ContainerBill, Containers, UnixTime};
+use crate::files::Files;
+use crate::stores::{StoreBill, Stores};
 use crate::wire::now;
+
+/// How long after an outage the guard asks again at the latest, and is answered.
+const ASKED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What one request really cost.
 #[derive(Clone, Debug)]
@@ -22,6 +29,10 @@ pub(crate) enum Bill {
     Background(BackgroundBill),
     /// Of a container.
     Container(ContainerBill),
+    /// Of a batch.
+    Batch(BatchBill),
+    /// Of a vector store.
+    Store(StoreBill),
 }
 
 /// What a request of any kind costs by the oracle: the stage that its answer has come to,
@@ -59,31 +70,38 @@ impl Bill {
             Self::Drawn(bill) => bill.pico(),
             Self::Background(bill) => bill.pico(),
             Self::Container(bill) => bill.pico(),
+            Self::Batch(bill) => bill.pico(),
+            Self::Store(bill) => bill.pico(),
         }
+    }
+
+    /// Whether it is that of a job.
+    pub(crate) const fn is_of_job(&self) -> bool {
+        !matches!(self, Self::Plain(_) | Self::Drawn(_))
     }
 
     /// The bill of a request that is no plain one.
     pub(crate) const fn drawn(&self) -> Option<&DrawnBill> {
         match self {
             Self::Drawn(bill) => Some(bill),
-            Self::Plain(_) | Self::Background(_) | Self::Container(_) => None,
+            Self::Plain(_) | Self::Background(_) | Self::Container(_) | Self::Batch(_) | Self::Store(_) => {
+                None
+            }
         }
     }
 
-    /// The bill of a container.
-    pub(crate) const fn container(&self) -> Option<&ContainerBill> {
-        match self {
-            Self::Container(bill) => Some(bill),
-            Self::Plain(_) | Self::Drawn(_) | Self::Background(_) => None,
-        }
+    /// Whether it is that of a response in the background that ran in containers.
+    pub(crate) const fn has_sessions(&self) -> bool {
+        matches!(self, Self::Background(BackgroundBill { has_sessions: true, .. }))
     }
 
     /// Whether a cost that was reported must be this one to the nano-dollar.
-    pub(crate) const fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         match self {
             Self::Plain(_) => true,
             Self::Background(bill) => bill.is_exact,
-            Self::Drawn(_) | Self::Container(_) => false,
+            Self::Batch(bill) => bill.is_exact(),
+            Self::Drawn(_) | Self::Container(_) | Self::Store(_) => false,
         }
     }
 }
@@ -119,9 +137,12 @@ pub(crate) struct Account {
     most: Mutex<BTreeMap<String, (u128, String)>>,
     world: Mutex<oracle::World>,
     made: Mutex<Vec<String>>,
-    /// Responses that are made in the background, and containers.
+    /// Responses that are made in the background, containers, batches with their files, and vector stores.
     pub(crate) background: Responses,
     pub(crate) containers: Containers,
+    pub(crate) files: Files,
+    pub(crate) batches: Batches,
+    pub(crate) stores: Stores,
     time: OnceLock<UnixTime>,
     /// From when to when no question about a job is answered.
     outage: Option<(Instant, Instant)>,
@@ -140,6 +161,9 @@ impl Account {
             made: Mutex::default(),
             background: Responses::default(),
             containers: Containers::default(),
+            files: Files::default(),
+            batches: Batches::default(),
+            stores: Stores::default(),
             time: OnceLock::new(),
             outage,
         }
@@ -151,6 +175,13 @@ impl Account {
 
     pub(crate) fn pico(&self) -> u128 {
         locked(&self.bills).values().flatten().map(Bill::pico).sum()
+    }
+
+    /// Shows the bill of each job, with its name.
+    pub(crate) fn each_job(&self, mut show: impl FnMut(&str, &Bill)) {
+        for (name, bills) in locked(&self.bills).iter() {
+            bills.iter().filter(|bill| bill.is_of_job()).for_each(|bill| show(name, bill));
+        }
     }
 
     pub(crate) fn open(&self, name: &str, bill: Bill) {
@@ -173,8 +204,13 @@ impl Account {
 
     /// How many jobs were begun.
     pub(crate) fn jobs(&self) -> u64 {
-        let count = locked(&self.background).len() + locked(&self.containers).len();
-        u64::try_from(count).unwrap()
+        let begun = [
+            locked(&self.background).len(),
+            locked(&self.containers).len(),
+            locked(&self.batches).len(),
+            locked(&self.stores).len(),
+        ];
+        u64::try_from(begun.into_iter().sum::<usize>()).unwrap()
     }
 
     /// Sets the time.
@@ -189,6 +225,11 @@ impl Account {
     /// Whether questions about jobs are not answered now.
     pub(crate) fn is_out(&self) -> bool {
         self.outage.is_some_and(|(from, until)| from <= now() && now() < until)
+    }
+
+    /// Whether they are not, or were not until just now: the guard asks again within a minute.
+    pub(crate) fn is_late(&self) -> bool {
+        self.outage.is_some_and(|(from, until)| from <= now() && now() < until + ASKED_WITHIN)
     }
 
     /// Whether there is a time in which they are not.

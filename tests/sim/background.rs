@@ -16,14 +16,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::account::{Account, Bill, locked};
 use crate::chance::Chance;
-use crate::openai::{MODELS, head, whole};
-use crate::wire::{End, now};
+use crate::openai::{MODELS, Question, head, whole};
+use crate::wire::{End, Mark, now};
 
 /// What marks an endless response.
-const ENDLESS: &str = "endless";
+pub(crate) const ENDLESS: &str = "endless";
 /// The longest time that a question about a job is left unanswered, in seconds: the guard waits
 /// for 30.
-const SLOW_MAX_S: u64 = 40;
+pub(crate) const SLOW_MAX_S: u64 = 40;
 /// How long a response runs at the most, in milliseconds.
 const LASTS_MS: [u64; 4] = [2_000, 60_000, 600_000, 7_200_000];
 /// How long a response is kept after its end that was not to be stored, in seconds.
@@ -35,6 +35,8 @@ pub(crate) struct BackgroundBill {
     ended: Arc<Mutex<Option<(Instant, u128)>>>,
     /// Whether its usage, if it is reported, says all that its price follows from.
     pub(crate) is_exact: bool,
+    /// Whether it ran in containers.
+    pub(crate) has_sessions: bool,
 }
 
 impl BackgroundBill {
@@ -219,6 +221,7 @@ pub(crate) async fn begin(
             && outcome.calls.is_empty()
             && !ask.ttl_12h
             && !world.is_regional,
+        has_sessions: !outcome.containers.is_empty(),
     };
     account.open(name, Bill::Background(bill.clone()));
     let running = Running {
@@ -292,7 +295,7 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
     if disturbed(end, account, chance).await? {
         return Some(());
@@ -333,13 +336,23 @@ pub(crate) async fn show(
 
 /// Answers what is done; whether the answer is the true one.
 pub(crate) fn answer(end: &mut End, chance: &mut Chance, text: &str) -> (Option<()>, bool) {
+    answer_with(end, chance, text, None)
+}
+
+/// The same with a mark of the true answer.
+pub(crate) fn answer_with(
+    end: &mut End,
+    chance: &mut Chance,
+    text: &str,
+    mark: Option<Mark>,
+) -> (Option<()>, bool) {
     let fault = chance.within(0, 99);
     let answered = match fault {
         0..=3 => None,
         4..=6 => cut(end, text),
         7 => whole(end, "200 OK", "<html>all is well</html>"),
         8 => end.send(page("502 Bad Gateway").as_bytes(), None).ok(),
-        _ => whole(end, "200 OK", text),
+        _ => end.send(format!("{}{text}", head("200 OK", text.len())).as_bytes(), mark).ok(),
     };
     (answered, fault > 8)
 }

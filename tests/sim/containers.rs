@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::account::{Account, Bill, locked};
-use crate::background::{answer, cut, disturbed, page, refuse};
+use crate::background::{answer_with, cut, disturbed, page, refuse};
 use crate::chance::Chance;
-use crate::openai::whole;
-use crate::wire::{End, now};
+use crate::openai::{Question, whole};
+use crate::seen::{Deletion, Denial};
+use crate::wire::{End, Mark, now};
 
 /// The path that makes one.
 pub(crate) const PATH: &str = "/v1/containers";
@@ -38,7 +39,7 @@ impl UnixTime {
         Self { base_ms, began }
     }
 
-    fn now_s(self) -> i64 {
+    pub(crate) fn now_s(self) -> i64 {
         let passed_ms = i64::try_from(now().duration_since(self.began).as_millis()).unwrap();
         (self.base_ms + passed_ms).div_euclid(1_000)
     }
@@ -54,12 +55,12 @@ pub(crate) struct Container {
     active_s: i64,
     idle_s: i64,
     deleted_s: Option<i64>,
+    deletion: Option<Deletion>,
     /// Whether it is a use of it to read it.
     is_used_by_reading: bool,
     /// Whether it is forgotten once it has ended.
     is_forgotten: bool,
-    /// Whether the last question about it was answered as if there was none.
-    was_denied: bool,
+    denial: Denial,
     /// Whether what was done to it was not answered.
     was_lost: bool,
 }
@@ -111,11 +112,12 @@ impl ContainerBill {
         locked(&self.0).minutes()
     }
 
-    /// Whether the guard can know how long it lives: what it takes for a use is one, and no answer
-    /// was lost.
-    pub(crate) fn is_known(&self) -> bool {
+    /// Whether the guard, which died at these times, can know how long it lives: what it takes for a
+    /// use is one, and no answer was lost.
+    pub(crate) fn is_known(&self, deaths: &[Instant]) -> bool {
         let of = locked(&self.0);
-        of.is_used_by_reading && !of.was_lost
+        let is_end_seen = of.deletion.as_ref().is_none_or(|deletion| deletion.is_seen(deaths));
+        of.is_used_by_reading && !of.was_lost && is_end_seen
     }
 }
 
@@ -158,9 +160,10 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
         active_s: now_s,
         idle_s: body["expires_after"]["minutes"].as_i64().unwrap_or(IDLE_MINUTES) * 60,
         deleted_s: None,
+        deletion: None,
         is_used_by_reading: chance.percent(50),
         is_forgotten: chance.percent(30),
-        was_denied: false,
+        denial: Denial::default(),
         was_lost: false,
     };
     let text = made.object();
@@ -181,26 +184,33 @@ pub(crate) async fn show(
     end: &mut End,
     account: &Account,
     chance: &mut Chance,
-    (method, id, below): (&str, &str, &str),
+    Question { method, id, below, is_guards }: Question<'_>,
 ) -> Option<()> {
-    if disturbed(end, account, chance).await? {
-        return Some(());
-    }
     let found = locked(&account.containers).get(id).cloned();
     let found = found.filter(|found| !locked(found).is_gone());
+    let disturbed = disturbed(end, account, chance).await;
+    if disturbed != Some(false) {
+        // The guard takes it for a use.
+        if let Some(found) = found {
+            locked(&found).was_lost = true;
+        }
+        return disturbed.map(drop);
+    }
     let Some(found) = found else { return refuse(end, "404 Not Found") };
+    let mut marks = Vec::new();
     let text = {
         let mut of = locked(&found);
-        // Never twice: then it would be gone.
-        if !std::mem::replace(&mut of.was_denied, false) && chance.percent(5) {
-            of.was_denied = true;
+        if of.denial.is_possible() && chance.percent(5) {
+            of.denial.deny();
             drop(of);
             return refuse(end, "404 Not Found");
         }
+        marks.extend(of.denial.mark().filter(|_| is_guards));
         let (now_s, has_ended) = (of.time.now_s(), of.has_ended());
         match (method, below) {
             ("delete", "") => {
                 of.deleted_s = Some(now_s);
+                marks.push(of.deletion.insert(Deletion::done()).mark());
                 json!({ "id": id, "object": "container.deleted", "deleted": true }).to_string()
             }
             ("get", "") => {
@@ -219,7 +229,7 @@ pub(crate) async fn show(
             }
         }
     };
-    let (answered, is_whole) = answer(end, chance, &text);
+    let (answered, is_whole) = answer_with(end, chance, &text, Some(Mark::all(marks)));
     locked(&found).was_lost |= !is_whole;
     answered
 }

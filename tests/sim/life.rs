@@ -30,7 +30,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
+use crate::account::locked;
 use crate::chance::Chance;
+use crate::covered::{self, Written};
 use crate::wire::{End, now};
 use crate::world::World;
 
@@ -70,7 +72,13 @@ impl Life {
         let (writer, is_over) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicBool::new(false)));
         lock(&writer).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
         lock(&writer).disturb(|db| break_on_command(db, Arc::clone(&world.disk), now()));
-        let steps = steps(Arc::clone(world), Arc::clone(&writer), Arc::clone(&is_over), world.fork());
+        let mut written = Written::default();
+        lock(&writer).disturb(|db| {
+            written = covered::note_written(db);
+            locked(&world.covered).rise(db);
+        });
+        let steps =
+            steps(Arc::clone(world), (Arc::clone(&writer), written), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
         let Opened { directory, rulebook, .. } = &opened;
         directory.install_file_projects(settings.projects.iter().cloned());
@@ -157,7 +165,7 @@ fn clock(world: &Arc<World>, base_ms: i64) -> Clock {
 /// What the writer's threads do, in simulated time.
 async fn steps(
     world: Arc<World>,
-    writer: Arc<Mutex<BackgroundWriter>>,
+    (writer, written): (Arc<Mutex<BackgroundWriter>>, Written),
     is_over: Arc<AtomicBool>,
     mut chance: Chance,
 ) {
@@ -165,6 +173,14 @@ async fn steps(
         sleep(Duration::from_millis(chance.within(1, world.step_max_ms()))).await;
         if !is_over.load(Ordering::Relaxed) {
             lock(&writer).step();
+            let ids = std::mem::take(&mut *locked(&written));
+            if !ids.is_empty() {
+                lock(&writer).disturb(|db| {
+                    if locked(&world.covered).read(db, &ids).is_err() {
+                        locked(&written).extend(&ids);
+                    }
+                });
+            }
         }
     }
 }

@@ -16,15 +16,21 @@
 
 mod account;
 mod background;
+mod batches;
 mod chance;
 mod clients;
 mod containers;
+mod covered;
 mod drawn;
+mod files;
 mod jobs;
 mod life;
 mod openai;
 mod operators;
 mod outcome;
+mod seen;
+mod settled;
+mod stores;
 mod wire;
 mod world;
 
@@ -35,18 +41,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spendguard::directory::keyring::NewKey;
-use spendguard::domain::Class;
 use spendguard::guard::audit::Actor;
-use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::pricing::count::{self, Encoding};
 use spendguard::startup::Opened;
-use spendguard::store::Reports;
-use spendguard::store::reports::EntryFilter;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::chance::Chance;
-use crate::containers::ContainerBill;
 use crate::life::{Life, audit};
 use crate::outcome::Outcome;
 use crate::world::World;
@@ -57,17 +58,13 @@ const SEEDS: u64 = 200;
 const TWICE: u64 = 10;
 const CLIENTS: usize = 8;
 /// Clients that begin jobs, in some worlds.
-const JOB_CLIENTS: usize = 4;
+const JOB_CLIENTS: usize = 6;
 const WORK: Duration = Duration::from_secs(60);
-/// A session of a container, in milliseconds.
-const SESSION_MS: u64 = 1_200_000;
 /// Longer than any wait that a request is allowed.
 const REST_MAX: Duration = Duration::from_secs(200);
-/// Longer than any job lasts: a day, and the time in which one is asked for after its deadline.
-const JOBS_MAX: Duration = Duration::from_secs(86_400 + 1_200);
-/// Minutes of a container that may be booked beyond its life: a request takes time to arrive, and
-/// an end to be seen.
-const SEEN_LATE_MINUTES: u64 = 2;
+/// Longer than any job lasts, once the last ones are left: a vector store is kept for a day and expires after another, the
+/// guard looks at one once a day, and asks for some time after a deadline.
+const JOBS_MAX: Duration = Duration::from_secs(3 * 86_400 + 1_200);
 /// How much longer a guard is dead in a slow world, at the most: 40 seconds.
 const DOWN_FACTOR_MAX: u64 = 20;
 
@@ -234,6 +231,7 @@ async fn scenario(world: &Arc<World>) {
     }
     others.close();
     let _ = timeout(REST_MAX, others.wait()).await;
+    jobs::tidy(world, chance.fork()).await;
     rest(world).await;
 }
 
@@ -255,7 +253,7 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     world.check(open == jobs, || format!("a guard starts with {open} open holds, of which {jobs} are jobs"));
     world.begin(life);
     if is_same {
-        world.look_risen();
+        world.look_now();
     } else {
         world.changing(false);
     }
@@ -290,111 +288,5 @@ async fn rest(world: &Arc<World>) {
         world.check(!held, || format!("{}: something is held without a request: {readings:?}", limit.name));
     }
     audit(world, &opened).await;
-    settle_up(world, &opened.reports).await;
-}
-
-/// Whether the guard itself ended the exchange, with its client there.
-fn is_served(entry: &Entry) -> bool {
-    entry.status == 200 && !entry.disconnected
-}
-
-/// The periods of a container against what it was billed for.
-fn settle_up_container(world: &World, name: &str, bill: &ContainerBill, entries: &[&Entry]) {
-    let nano = |entry: &&Entry| u128::try_from(entry.cost.nano()).unwrap();
-    let booked: u128 = entries.iter().map(nano).sum();
-    let minutes = || entries.iter().map(|entry| entry.quantities[Class::ContainerMinutes]).sum::<u64>();
-    let (billed, lived) = (bill.pico().div_ceil(1_000), bill.minutes());
-    world.check(booked >= billed, || {
-        format!("{name} lived {lived} minutes for {billed}, booked are {booked}: {entries:?}")
-    });
-    // What is charged in full was not followed. Where upstream gives no answer, the guard takes a
-    // container to live on.
-    let is_followed = entries.iter().all(|entry| entry.basis == Some(Basis::Counted));
-    let most = u64::try_from(lived).unwrap() + SEEN_LATE_MINUTES;
-    world.check(!is_followed || !bill.is_known() || world.account.was_out() || minutes() <= most, || {
-        format!("{name} lived {lived} minutes, booked are {}: {entries:?}", minutes())
-    });
-}
-
-/// Sessions of containers that an entry is for.
-fn sessions(entry: &Entry) -> u64 {
-    let sizes = [
-        Class::Container1gSessions,
-        Class::Container4gSessions,
-        Class::Container16gSessions,
-        Class::Container64gSessions,
-    ];
-    sizes.into_iter().map(|size| entry.quantities[size]).sum()
-}
-
-/// Whether the guard documents that an entry may cost more than was held: a container that upstream neither shows nor
-/// deletes is booked beyond its hold where no limit has room, and a background response that runs in one is charged a
-/// session for every twenty minutes.
-fn may_overrun(world: &World, entry: &Entry) -> bool {
-    let is_long = entry.duration_ms > SESSION_MS && sessions(entry) > 1;
-    let is_container = &*entry.attribution.endpoint == "/v1/containers";
-    is_long || (is_container && world.account.was_out())
-}
-
-/// The ledger against the true account, request by request.
-async fn settle_up(world: &World, reports: &Reports) {
-    let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
-    // With those that were pruned.
-    world.with_life(Life::unarchive);
-    let entries = reports.entries(filter).await.unwrap();
-    let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
-    let all_most = world.account.all_most();
-    let story = |name: &str| all_most.get(name).map(|(_, story)| story.clone()).unwrap_or_default();
-    let overran = |entry: &&Entry| entry.cost > entry.held.cost && !may_overrun(world, entry);
-    for entry in entries.iter().filter(ended).filter(overran) {
-        world.overran();
-        let name = entry.attribution.tags.get("name").cloned().unwrap_or_default();
-        world.check(!world.is_sound(), || format!("{name} overran its hold: {entry:?}\n  {}", story(&name)));
-    }
-    for (name, bills) in world.account.bills() {
-        let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);
-        let of: Vec<&Entry> = entries.iter().filter(ended).filter(own).collect();
-        if let Some(container) = bills.iter().find_map(account::Bill::container) {
-            settle_up_container(world, &name, container, &of);
-            continue;
-        }
-        world.check(of.len() == 1, || format!("{name} was billed {bills:?} and has {} endings", of.len()));
-        let Some(entry) = of.first() else { continue };
-        let billed = bills.iter().map(account::Bill::pico).sum::<u128>().div_ceil(1_000);
-        let booked = u128::try_from(entry.cost.nano()).unwrap();
-        let is_reported = entry.basis == Some(Basis::Reported);
-        let drawn = bills.iter().filter_map(account::Bill::drawn);
-        if is_served(entry) && drawn.clone().any(account::DrawnBill::was_left) {
-            world.cut();
-        }
-        // What breaks an assumption, and is neither reported nor seen, can't be known.
-        let is_known = world.is_sound() || is_reported || drawn.clone().any(|bill| world.is_seen(bill));
-        // Usage is the sum of all turns: within what was held, it does not tell how large one was.
-        let hides_turn = !world.is_sound()
-            && entry.quantities.input_tokens_total() <= entry.held.input_tokens
-            && drawn.clone().any(|bill| bill.is_long);
-        let is_exempt = (world.cancels && entry.disconnected) || !is_known || hides_turn;
-        world.check(booked >= billed || is_exempt, || {
-            format!("{name} cost {billed}, booked is {entry:?}\n  {}", story(&name))
-        });
-        let is_exact = bills.iter().all(account::Bill::is_exact) && is_reported;
-        world.check(!is_exact || booked == billed, || format!("{name} cost {billed}, reported is {entry:?}"));
-    }
-    for (name, (most, story)) in &all_most {
-        let own = |entry: &&Entry| ended(entry) && entry.attribution.tags.get("name") == Some(name);
-        // What has no price is let through under no cap in dollars.
-        let entry = entries.iter().find(own).filter(|entry| entry.attribution.priced_as.is_some());
-        let held = entry.map(|entry| u128::try_from(entry.held.cost.nano()).unwrap());
-        world.check(held.is_none_or(|held| held * 1_000 >= *most), || {
-            format!("{name} can cost {most} picodollars, held were {held:?} nano-dollars\n  {story}")
-        });
-    }
-    let bills = world.account.bills();
-    for entry in entries.iter().filter(|entry| entry.basis == Some(Basis::Reported)) {
-        let Some(id) = entry.object_id.as_deref() else { continue };
-        let mut prefixes = oracle::Endpoint::ALL.into_iter().filter_map(oracle::Endpoint::id_prefix);
-        let name = prefixes.find_map(|prefix| id.strip_prefix(prefix));
-        let is_known = bills.contains_key(name.unwrap_or_default()) || entry.cost.nano() == 0;
-        world.check(is_known, || format!("{entry:?} is booked and was never billed"));
-    }
+    settled::settle_up(world, &opened.reports).await;
 }

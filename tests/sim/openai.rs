@@ -18,9 +18,12 @@ use tokio::time::sleep;
 
 use crate::account::{Account, Bill, PlainBill};
 use crate::background;
+use crate::batches;
 use crate::chance::Chance;
 use crate::containers;
 use crate::drawn;
+use crate::files;
+use crate::stores;
 use crate::wire::{End, Mark};
 
 /// Models of plain requests; one of them thinks before it answers.
@@ -63,14 +66,27 @@ impl Fate {
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
     let mut unread = Vec::new();
-    while let Some((method, path, bytes)) = request(&mut end, &mut unread).await {
+    while let Some(Asked { method, path, body: bytes, is_guards }) = request(&mut end, &mut unread).await {
+        let question = |(id, below)| Question { method: &method, id, below, is_guards };
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let answered = if let Some((id, below)) = below(&path, "/v1/responses/", "resp_") {
-            background::show(&mut end, &account, &mut chance, (&method, id, below)).await
-        } else if let Some((id, below)) = below(&path, "/v1/containers/", "cntr_") {
-            containers::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        let answered = if let Some(of) = below(&path, "/v1/responses/", "resp_") {
+            background::show(&mut end, &account, &mut chance, question(of)).await
+        } else if let Some(of) = below(&path, "/v1/containers/", "cntr_") {
+            containers::show(&mut end, &account, &mut chance, question(of)).await
+        } else if let Some(of) = below(&path, "/v1/files/", "file-") {
+            files::show(&mut end, &account, &mut chance, question(of)).await
+        } else if let Some(of) = below(&path, "/v1/batches/", "batch_") {
+            batches::show(&mut end, &account, &mut chance, question(of)).await
+        } else if let Some(of) = below(&path, "/v1/vector_stores/", "vs_") {
+            stores::show(&mut end, &account, &mut chance, question(of), &body).await
         } else if path == containers::PATH {
             containers::make(&mut end, &account, &mut chance, &bytes).await
+        } else if path == files::PATH {
+            files::keep(&mut end, &account, &mut chance, &bytes).await
+        } else if path == batches::PATH {
+            batches::make(&mut end, &account, &mut chance, &bytes).await
+        } else if path == stores::PATH {
+            stores::make(&mut end, &account, &mut chance, &bytes).await
         } else if let Some(name) = background::named(&path, &body) {
             background::begin(&mut end, &account, &mut chance, &name, &bytes).await
         } else if path.ends_with("/responses/input_tokens") {
@@ -91,14 +107,32 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
     }
 }
 
+/// A request as it comes.
+struct Asked {
+    method: String,
+    path: String,
+    body: Vec<u8>,
+    is_guards: bool,
+}
+
+/// A question about an object: its id, and what of it is below that in the path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) below: &'a str,
+    /// Whether the guard asks for itself: no client of these worlds says what it accepts.
+    pub(crate) is_guards: bool,
+}
+
 /// The id of an object that a path names, and what is below it.
 fn below<'a>(path: &'a str, folder: &str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let rest = path.strip_prefix(folder).filter(|rest| rest.starts_with(prefix))?;
     Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
 }
 
-/// Method, path and body of the next request; none at the end of the connection.
-async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, String, Vec<u8>)> {
+/// The next request; none at the end of the connection.
+async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Asked> {
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
@@ -109,7 +143,7 @@ async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, String,
             if unread.len() >= at + 4 + length {
                 let body = unread[at + 4..at + 4 + length].to_vec();
                 unread.drain(..at + 4 + length);
-                return Some((method, path, body));
+                return Some(Asked { method, path, body, is_guards: head.contains("\r\naccept: */*") });
             }
         }
         if end.read_buf(unread).await.ok()? == 0 {

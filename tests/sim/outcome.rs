@@ -10,7 +10,7 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     pub(crate) requests: u64,
     pub(crate) statuses: Statuses,
-    /// Background responses and containers.
+    /// Background responses, containers, batches and vector stores.
     pub(crate) jobs: u64,
     /// Costs that were more than their holds, and streams that were cut by the guard.
     pub(crate) overruns: u64,

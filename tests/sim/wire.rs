@@ -33,6 +33,11 @@ impl Mark {
     pub(crate) fn of(counter: &Arc<AtomicU64>, count: u64) -> Self {
         Self(vec![(Arc::clone(counter), count)])
     }
+
+    /// A mark of all that several are of.
+    pub(crate) fn all(marks: impl IntoIterator<Item = Self>) -> Self {
+        Self(marks.into_iter().flat_map(|Self(counts)| counts).collect())
+    }
 }
 
 struct Parcel {

@@ -310,9 +310,15 @@ impl Store {
 
     /// What is charged for it by then, in picodollars.
     pub fn charge_pico(&self, at_s: i64) -> u128 {
+        self.charge_until_pico(i64::MAX, at_s)
+    }
+
+    /// The same, but of files that were there at an instant only until then.
+    pub fn charge_until_pico(&self, instant_s: i64, at_s: i64) -> u128 {
         let until_s = at_s.min(self.end_s());
         let of = |stored: &Stored| {
-            u128::from(stored.bytes) * seconds(stored.added_s, until_s.min(stored.until_s()))
+            let last_s = if stored.added_s <= instant_s { until_s.min(instant_s) } else { until_s };
+            u128::from(stored.bytes) * seconds(stored.added_s, last_s.min(stored.until_s()))
         };
         storage_pico(self.files.iter().map(of).sum())
     }
