@@ -214,6 +214,10 @@ impl Poller {
                 }
                 None => self.guard.put_job_off(open, PAUSE_MAX),
             },
+            Seen::There(lasts) => {
+                self.gone.end(open.hold.id);
+                self.guard.put_job_off(open, lasts);
+            }
             Seen::Later(lasts) => self.guard.put_job_off(open, lasts),
         }
     }

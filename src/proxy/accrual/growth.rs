@@ -57,8 +57,10 @@ impl Accrual {
                 continue;
             };
             let Ok(terms) = Terms::read(&open.job.terms) else { break };
-            let now_s = self.now_s();
-            match self.renew(&open, now_s, &terms.grown(added, self.fees(), now_s)).await {
+            // They count from their request on.
+            let at_s = added.from_s.max(terms.from_s);
+            let grown = terms.grown(added, self.fees(), at_s).made(self.now_s());
+            match self.renew(&open, at_s, &grown).await {
                 Renewal::Done => {
                     let note = Some("its files are held with their store");
                     hold.release(Ending { status: 200, note, ..Ending::default() });
@@ -158,6 +160,7 @@ impl Accrual {
                 let next = terms.next_of_store(terms.stored().0, self.fees(), now_s);
                 self.renew_store(open, next, (is_held, 0)).await
             }
+            Ok(false) if asker.is_some() => Seen::There(PAUSE_MAX),
             Ok(false) => Seen::Later(PAUSE_MAX),
             Err(Asked::Gone) => Seen::Gone,
             Err(Asked::Ended | Asked::Running | Asked::Failed) => Seen::Later(pause_after(polls)),

@@ -31,6 +31,8 @@ pub enum Seen {
     Done,
     /// Upstream does not know its object.
     Gone,
+    /// Upstream shows its object. It is to be looked at again after this time.
+    There(Duration),
     /// It is to be looked at again after this time.
     Later(Duration),
 }
@@ -209,10 +211,11 @@ impl Accrual {
             return self.renew_store(open, next, (is_held, left_s)).await;
         }
         match pending {
-            Some(0) if has_shrunk => Seen::Later(seconds(next_s.min(shrinks_s).saturating_sub(now_s))),
-            Some(0) => Seen::Later(seconds(next_s.saturating_sub(now_s))),
+            Some(0) if has_shrunk => Seen::There(seconds(next_s.min(shrinks_s).saturating_sub(now_s))),
+            Some(0) => Seen::There(seconds(next_s.saturating_sub(now_s))),
+            Some(_) => Seen::There(pause_after(polls)),
             None if asker.is_none() => Seen::Later(seconds(next_s.saturating_sub(now_s))),
-            Some(_) | None => Seen::Later(pause_after(polls)),
+            None => Seen::Later(pause_after(polls)),
         }
     }
 

@@ -103,7 +103,12 @@ impl BatchSettler {
             (_, None) if batch.completed == Some(0) => all(|| Outcome::Nothing),
             (_, None) => by_usage().unwrap_or_else(|| all(|| Outcome::Unknown)),
             (_, Some(file)) => {
-                let reading = self.read_output(upstream, authorization, (open, file), (&terms.models, &jobs));
+                let reading = self.read_output(
+                    upstream,
+                    authorization,
+                    (open, file, batch.completed),
+                    (&terms.models, &jobs),
+                );
                 let read = timeout(READ_MAX, reading).await.unwrap_or(Err(Asked::Failed));
                 match (read, by_usage()) {
                     (Ok(outcomes), _) | (Err(Asked::Gone), Some(outcomes)) => outcomes,
@@ -165,7 +170,7 @@ impl BatchSettler {
         &self,
         upstream: &Upstream,
         authorization: &HeaderValue,
-        (open, file): (&OpenJob, &str),
+        (open, file, completed): (&OpenJob, &str, Option<u64>),
         (models, jobs): (&[String], &[Option<BatchTerms>]),
     ) -> Result<Vec<Outcome>, Asked> {
         let mut lines = match OutputLines::new(models, jobs, &self.sheet, self.unknown) {
@@ -189,7 +194,7 @@ impl BatchSettler {
             self.learn(open, lines.made(LEARNED_AT_ONCE)).await;
             tokio::task::yield_now().await;
         }
-        let sums = lines.end(&self.guard).await;
+        let sums = lines.end(&self.guard, completed).await.ok_or(Asked::Failed)?;
         self.learn(open, lines.made(0)).await;
         Ok(sums.into_iter().map(|sum| Outcome::Sum(Box::new(sum))).collect())
     }

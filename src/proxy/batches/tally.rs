@@ -153,6 +153,8 @@ struct Tallies {
     at_s: i64,
     /// Objects that upstream may keep, and that were not handed out yet.
     made: Vec<ObjectReference>,
+    /// Lines that were read, and those that are too long for that.
+    lines: u64,
 }
 
 /// The answer of a line, and what it says where that has to be counted; `None` if it costs
@@ -187,7 +189,7 @@ impl OutputLines {
         let first = by_model.iter().find_map(|tally| tally.bill.as_ref());
         let (operation, at_s) = (first.map(|bill| bill.operation), first.map_or(0, |bill| bill.at_s));
         let (sheet, made) = (Arc::clone(sheet), Vec::new());
-        let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made };
+        let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made, lines: 0 };
         Ok(Self { reader: LineReader::new(ANSWER_BYTES_MAX), tallies, large: Vec::new() })
     }
 
@@ -210,12 +212,15 @@ impl OutputLines {
         if made.len() < least { Vec::new() } else { std::mem::take(made) }
     }
 
-    /// Takes the end of the file, and returns the sums of each model.
-    pub(super) async fn end(&mut self, guard: &Guard) -> Vec<Sum> {
+    /// Takes the end of the file, and returns the sums of each model; `None` if it has fewer lines than
+    /// are said to be there: what came is not the output, or not all of it.
+    pub(super) async fn end(&mut self, guard: &Guard, lines: Option<u64>) -> Option<Vec<Sum>> {
         let Self { reader, tallies, large } = self;
         reader.finish(|line| tallies.line(line, large));
         self.catch_up(guard).await;
-        self.tallies.by_model.iter_mut().map(|tally| std::mem::take(&mut tally.sum)).collect()
+        let is_whole = lines.is_none_or(|lines| self.tallies.lines >= lines);
+        is_whole
+            .then(|| self.tallies.by_model.iter_mut().map(|tally| std::mem::take(&mut tally.sum)).collect())
     }
 
     /// Reads the large lines on another thread.
@@ -235,12 +240,14 @@ impl Tallies {
                 large.push(Bytes::copy_from_slice(line));
             }
             Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
-            Line::Whole(line) => {
-                if let Some(operation) = self.operation {
-                    self.add(read(operation, line));
-                }
+            Line::Whole(line) => match self.operation {
+                Some(operation) => self.add(read(operation, line)),
+                None => self.lines += 1,
+            },
+            Line::TooLong => {
+                self.lines += 1;
+                self.assume();
             }
-            Line::TooLong => self.assume(),
         }
     }
 
@@ -252,6 +259,7 @@ impl Tallies {
     }
 
     fn add(&mut self, read: Read) {
+        self.lines += u64::from(read.is_ok());
         let (answer, text) = match read {
             Ok(Some(read)) => read,
             Ok(None) => return,

@@ -88,11 +88,11 @@ fn whatever_upstream_says_of_a_batch_it_stays_held_until_its_end_is_seen() {
 }
 
 #[test]
-fn an_output_that_upstream_does_not_show_at_once_is_read_later() {
+fn an_output_that_upstream_does_not_show_at_once_and_whole_is_read_later() {
     run(async {
-        let is_shown = Rc::new(Cell::new(false));
-        let shown = Rc::clone(&is_shown);
-        let batch = |status: &str| json!({ "id": "batch_1", "object": "batch", "status": status, "output_file_id": "file-2" });
+        let content = Rc::new(Cell::new(404));
+        let shown = Rc::clone(&content);
+        let batch = |status: &str| json!({ "id": "batch_1", "object": "batch", "status": status, "output_file_id": "file-2", "request_counts": { "completed": 2 } });
         let answered = |model: &str| {
             let usage = json!({ "prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12 });
             let body = json!({ "model": model, "usage": usage, "choices": [] });
@@ -103,16 +103,25 @@ fn an_output_that_upstream_does_not_show_at_once_is_read_later() {
             "/v1/files" => Reply::Json(json!({ "id": "file-1", "object": "file", "purpose": "batch" })),
             "/v1/batches" => Reply::Json(batch("validating")),
             "/v1/batches/batch_1" => Reply::Json(batch("completed")),
-            "/v1/files/file-2/content" if shown.get() => Reply::Events(answered(SOL) + &answered(FIVE)),
+            "/v1/files/file-2/content" => match shown.get() {
+                200 => Reply::Events(answered(SOL) + &answered(FIVE)),
+                206 => Reply::Events(answered(SOL)),
+                503 => Reply::Events("<html>\n<p>We are busy.\n</html>\n".to_owned()),
+                status => Reply::Error(status),
+            },
             _ => Reply::Error(404),
         })
         .await;
         let client = Client::of(&house);
         let batch = client.begin(&[chats(1, SOL), chats(1, FIVE)].concat(), &[]).await;
         let (_, hold) = meter(&house, "all").await;
-        client.read(&batch).await;
-        assert_eq!(meter(&house, "all").await, (Money::ZERO, hold), "it is not charged what it could cost");
-        is_shown.set(true);
+        // An error, a part of it, and a page of something in between with status 200.
+        for status in [404, 206, 503] {
+            content.set(status);
+            client.read(&batch).await;
+            assert_eq!(meter(&house, "all").await, (Money::ZERO, hold), "{status}");
+        }
+        content.set(200);
         client.read(&batch).await;
         // 10 tokens of input and 2 of output, at the rates of each model.
         let cost = 10 * 1_000 + 2 * 5_000 + 10 * 2_500 + 2 * 15_000;

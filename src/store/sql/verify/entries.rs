@@ -1,6 +1,7 @@
 //! Entries by themselves: what none can say, and corrections of nothing.
 
 use crate::domain::Money;
+use crate::domain::demand::Tier;
 use crate::ledger::calendar::utc;
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::sql::codec::{int, uint};
@@ -41,11 +42,18 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             format!("is settled at {cost}, yet does not say on what basis that is known"),
             format!("limits count {cost}, which may be too much or too little"),
         )),
-        // More than the hold is charged where more hosted calls were seen than it was for.
-        Kind::Settle if entry.basis == Some(Basis::Assumed) && entry.cost < entry.held.cost => Some((
-            format!("is charged its hold (basis assumed), yet costs {cost} where {held} were held"),
-            format!("limits count {cost} instead of {held}"),
-        )),
+        // More than the hold is charged where more hosted calls were seen than it was for, and less of a
+        // batch some of whose lines are known.
+        Kind::Settle
+            if entry.basis == Some(Basis::Assumed)
+                && entry.cost < entry.held.cost
+                && entry.tier != Tier::Batch =>
+        {
+            Some((
+                format!("is charged its hold (basis assumed), yet costs {cost} where {held} were held"),
+                format!("limits count {cost} instead of {held}"),
+            ))
+        }
         Kind::Settle if entry.cost < Money::ZERO => {
             Some((format!("costs {cost}"), "limits count less than was spent".to_owned()))
         }

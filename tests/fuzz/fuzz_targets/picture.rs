@@ -1,0 +1,28 @@
+//! Any bytes as a picture: a size that the guard takes is no smaller than what the oracle's own reader
+//! finds, which takes the larger of two; and another spelling of the same bytes has the same size.
+
+#![no_main]
+
+use std::fmt::Write as _;
+
+use libfuzzer_sys::fuzz_target;
+use spendguard::media::image_size;
+use spendguard_fuzz::base64;
+
+fuzz_target!(|data: &[u8]| {
+    let text = base64(data);
+    let size = image_size(&format!("\"data:image/png;base64,{text}\""));
+    let mut escaped = String::new();
+    for (at, letter) in text.chars().enumerate() {
+        if at % 7 == 3 {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    assert_eq!(image_size(&format!("\"{escaped}\"")), size);
+    if let Some(size) = size {
+        let (width, height) = oracle::media::pixels(data).expect("another reader finds its size");
+        assert!(u64::from(size.width) >= width && u64::from(size.height) >= height, "{size:?}, {width} x {height}");
+    }
+});
