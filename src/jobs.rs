@@ -33,8 +33,12 @@ use crate::upstream::Upstream;
 const EVERY: Duration = Duration::from_secs(1);
 /// Jobs that are asked for at a look, and at once: 20 a second.
 const POLLS_MAX: u32 = 20;
-/// The same of batches, whose outputs may take an hour to be read: other jobs don't wait for them.
+/// Batches that are asked for and read at once. An output may take an hour to be read, so other jobs
+/// don't wait for them.
 const BATCHES_MAX: usize = 20;
+/// The pause after an output could not be read so often: each time it is read from its beginning.
+const UNREAD_PAUSE: Duration = Duration::from_secs(600);
+const UNREAD_POLLS: u32 = 10;
 /// How long a job is asked for after its deadline before its hold is charged, by the running time:
 /// a wall clock that jumps ends no jobs at once.
 pub const OVERDUE_MAX: Duration = Duration::from_secs(600);
@@ -255,6 +259,9 @@ impl Poller {
                 self.assume(rules, open, "its end was not seen by its deadline").await;
             }
             Asked::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Asked::Failed if open.job.kind == BATCH && *polls >= UNREAD_POLLS => {
+                self.guard.put_job_off(open, UNREAD_PAUSE);
+            }
             Asked::Running | Asked::Failed => self.guard.put_job_off(open, pause_after(*polls)),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use serde_json::Value;
 
 use crate::protocol::openai::usage;
 use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds};
@@ -41,14 +42,22 @@ pub(super) async fn whole(
     read(Method::GET, upstream, authorization, path, key).await
 }
 
-/// Deletes an object. Anything but an answer that it is deleted is an error that says why.
+/// Deletes an object. Anything but an answer that may say that it is deleted is an error that says why.
 pub(super) async fn deleted(
     upstream: &Upstream,
     authorization: &HeaderValue,
     path: &str,
     key: &Arc<str>,
 ) -> Result<(), Asked> {
-    read(Method::DELETE, upstream, authorization, path, key).await.map(drop)
+    let said = read(Method::DELETE, upstream, authorization, path, key).await?;
+    if says_deleted(&said) { Ok(()) } else { Err(Asked::Failed) }
+}
+
+/// Whether an answer with success to a deletion is one: nothing, or an object that does not deny it.
+/// Something in between may answer with a page.
+pub(super) fn says_deleted(said: &[u8]) -> bool {
+    let denies = |said: &Value| !said.is_object() || said["deleted"] == false;
+    said.is_empty() || serde_json::from_slice::<Value>(said).is_ok_and(|said| !denies(&said))
 }
 
 /// Asks for an object whose answer is read by the caller.
@@ -108,6 +117,20 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_no_answer_to_a_deletion() {
+        for (said, expected) in [
+            ("", true),
+            (r#"{"id":"cntr_1","object":"container.deleted","deleted":true}"#, true),
+            ("{}", true),
+            (r#"{"id":"cntr_1","deleted":false}"#, false),
+            ("<html>busy</html>", false),
+            ("null", false),
+        ] {
+            assert_eq!(says_deleted(said.as_bytes()), expected, "{said}");
+        }
+    }
 
     #[test]
     fn a_job_is_asked_for_after_pauses_that_double_from_a_second_to_a_minute() {

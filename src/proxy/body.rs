@@ -178,6 +178,15 @@ impl Pace {
     }
 }
 
+/// Whether upstream may read a body as JSON, whatever its head says.
+pub(super) fn may_be_json(headers: &HeaderMap, body: &Bytes) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.to_ascii_lowercase();
+    let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    !kind.starts_with("multipart/")
+        && (kind.contains("json") && !body.is_empty() || matches!(begins, Some(b'{' | b'[')))
+}
+
 /// The length of a body as its head announces it, at the least.
 fn announced_bytes(body: &impl Body) -> usize {
     usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)

@@ -18,11 +18,12 @@ use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::guard::{Reservation, ReserveRequest};
 use crate::protocol::openai::{endpoint, request};
-use crate::proxy::accrual::Accrual;
+use crate::proxy::accrual::{self, Accrual};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::background::Settler;
 use crate::proxy::batches::BatchFile;
+use crate::proxy::body::may_be_json;
 use crate::proxy::exchange::{self, Unanswered};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
@@ -98,7 +99,7 @@ impl Proxy {
     }
 
     /// Forwards an unmetered request: it counts as a request, and costs at most the
-    /// fee for keeping a container alive. A client that leaves meanwhile changes nothing.
+    /// fee for keeping a container alive. Where it changes anything, it goes on without its client.
     pub(super) async fn free(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
@@ -114,12 +115,14 @@ impl Proxy {
         in_flight.admitted(held.reservation.hold());
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame, &in_flight);
         let list = lists::ListRequest::of(&outgoing);
+        let is_read =
+            matches!(outgoing.method, Method::GET | Method::HEAD) && held.errand.container.is_none();
         let (shard, rules) = (Arc::clone(self), Arc::clone(rules));
-        self.to_its_end(Box::pin(async move {
+        let exchange = Box::pin(async move {
             let sending = outgoing.send(shard.upstream(&rules));
             shard.run_errand(&rules, sending, held, (&caller, &list), in_flight).await
-        }))
-        .await
+        });
+        if is_read { exchange.await } else { self.to_its_end(exchange).await }
     }
 
     /// Sends an unmetered request that was held for, as `sending` does, and applies its effect.
@@ -264,7 +267,7 @@ impl Proxy {
 
     /// The objects that a body names, if it is JSON. A form is read as it passes.
     async fn named_in(&self, headers: &HeaderMap, body: &Bytes) -> Result<Vec<ObjectReference>, Refusal> {
-        if !is_json(headers, body) {
+        if !may_be_json(headers, body) {
             return Ok(Vec::new());
         }
         self.guard.parsed(body, |body| request::object_ids(body)).await.map_err(refuse_invalid)
@@ -281,7 +284,7 @@ impl Proxy {
         if body.is_empty() {
             return Ok(KeptContext::nothing());
         }
-        if !is_json(headers, body) {
+        if !may_be_json(headers, body) {
             return Ok(KeptContext::default());
         }
         let kept = self.guard.parsed(body, |body| request::kept_items(body)).await;
@@ -359,12 +362,14 @@ impl Proxy {
                 Accrual::new(&self.guard, rules).look_soon(&id).await;
                 Ok(answer.map(Answer::Plain))
             }
+            Effect::Removes(of) if accrual::kind_of(of.kind).is_some() => {
+                self.see_removed(rules, of, answer).await
+            }
             Effect::Removes(of) => {
                 if of.kind == ObjectKind::Response {
                     let note = "it was deleted at upstream before its end was known";
                     Settler::new(&self.guard, rules).assume(&of.id, note).await;
                 }
-                Accrual::new(&self.guard, rules).deleted(&of).await;
                 // Objects that are not in memory are looked up in the database.
                 let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
                 self.guard.objects_written(written).await;
@@ -387,13 +392,4 @@ impl Errand {
             turn.end(TurnEnd::Nothing).await;
         }
     }
-}
-
-/// Whether upstream may read a body as JSON, whatever its head says.
-fn is_json(headers: &HeaderMap, body: &Bytes) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.to_ascii_lowercase();
-    let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    !kind.starts_with("multipart/")
-        && (kind.contains("json") && !body.is_empty() || matches!(begins, Some(b'{' | b'[')))
 }

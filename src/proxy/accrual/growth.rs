@@ -137,13 +137,13 @@ impl Accrual {
     ) -> Seen {
         let now_s = self.now_s();
         let Object::VectorStore { changed_s, is_held, .. } = terms.of else { return Seen::Later(PAUSE_MAX) };
+        if self.guard.is_job_claimed(VECTOR_STORE, store) {
+            // It may be renewed at this moment.
+            return Seen::Later(RETRY);
+        }
         let Ok(found) = self.find(VECTOR_STORE, store).await else { return Seen::Later(RETRY) };
         let of_store = found.and_then(|open| Terms::read(&open.job.terms).ok().map(|terms| (open, terms)));
         let Some((of_store, kept)) = of_store else {
-            if self.guard.is_job_claimed(VECTOR_STORE, store) {
-                // It may be renewed at this moment.
-                return Seen::Later(RETRY);
-            }
             self.end(&open.job.kind, &open.job.object, now_s, "its store has ended").await;
             return Seen::Done;
         };

@@ -158,7 +158,7 @@ impl Terms {
                 (cost, [(Class::ContainerMinutes, u64::try_from(minutes).unwrap_or(0))].into())
             }
             Object::VectorStore { bytes, .. } => {
-                // What it keeps was there before the answer that said so.
+                // A second at the least: what it keeps was there before the answer that said so.
                 let seconds = end_s.saturating_sub(self.from_s).max(1);
                 let part = i128::from(*bytes).saturating_mul(i128::from(seconds));
                 let whole = MEBIBYTE * i128::from(STORED_S);

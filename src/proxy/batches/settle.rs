@@ -30,7 +30,6 @@ use crate::upstream::Upstream;
 
 /// The longest silence of upstream while an output is read.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-
 /// The longest time that an output is read for. It is tried again later, until the batch is given up.
 const READ_MAX: Duration = Duration::from_secs(3_600);
 /// Objects that are recorded together while an output is read: each time is a commit.
@@ -96,6 +95,9 @@ impl BatchSettler {
             return Asked::Ended;
         };
         let Some(jobs) = self.jobs(id, &terms.models).await else { return Asked::Failed };
+        if jobs.iter().all(Option::is_none) {
+            return Asked::Ended;
+        }
         let all = |outcome: fn() -> Outcome| jobs.iter().map(|_| outcome()).collect();
         let by_usage = || self.by_usage(&jobs, body).map(|sum| vec![Outcome::Sum(Box::new(sum))]);
         let outcomes = match (batch.state, &batch.output_file_id) {

@@ -155,6 +155,7 @@ struct Tallies {
     made: Vec<ObjectReference>,
     /// Lines that were read, and those that are too long for that.
     lines: u64,
+    unreadable: u64,
 }
 
 /// The answer of a line, and what it says where that has to be counted; `None` if it costs
@@ -189,7 +190,7 @@ impl OutputLines {
         let first = by_model.iter().find_map(|tally| tally.bill.as_ref());
         let (operation, at_s) = (first.map(|bill| bill.operation), first.map_or(0, |bill| bill.at_s));
         let (sheet, made) = (Arc::clone(sheet), Vec::new());
-        let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made, lines: 0 };
+        let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made, lines: 0, unreadable: 0 };
         Ok(Self { reader: LineReader::new(ANSWER_BYTES_MAX), tallies, large: Vec::new() })
     }
 
@@ -218,7 +219,10 @@ impl OutputLines {
         let Self { reader, tallies, large } = self;
         reader.finish(|line| tallies.line(line, large));
         self.catch_up(guard).await;
-        let is_whole = lines.is_none_or(|lines| self.tallies.lines >= lines);
+        let Tallies { lines: read, unreadable, .. } = self.tallies;
+        // Where no line can be read, it is something else.
+        let found = if read > 0 { read.saturating_add(unreadable) } else { 0 };
+        let is_whole = lines.is_none_or(|lines| found >= lines);
         is_whole
             .then(|| self.tallies.by_model.iter_mut().map(|tally| std::mem::take(&mut tally.sum)).collect())
     }
@@ -259,7 +263,8 @@ impl Tallies {
     }
 
     fn add(&mut self, read: Read) {
-        self.lines += u64::from(read.is_ok());
+        let count = if read.is_ok() { &mut self.lines } else { &mut self.unreadable };
+        *count += 1;
         let (answer, text) = match read {
             Ok(Some(read)) => read,
             Ok(None) => return,

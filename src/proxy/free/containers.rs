@@ -10,12 +10,14 @@ use crate::pricing::rates::Rates;
 use crate::protocol::openai::hosted::Container;
 use crate::proxy::accrual::Accrual;
 use crate::proxy::answer::Answer;
+use crate::proxy::asking;
 use crate::proxy::auth::Caller;
 use crate::proxy::lists::whole;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
 use crate::store::WriteAck;
+use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
 
 /// A use of a container, which extends its life.
@@ -105,6 +107,25 @@ impl Proxy {
             Accrual::new(&self.guard, rules).saw_over(&shown).await;
         }
         Ok(Response::from_parts(head, Answer::whole(bytes)))
+    }
+
+    /// Passes on the answer to the deletion of a container or vector store, which ends its job.
+    pub(super) async fn see_removed(
+        &self,
+        rules: &Rules,
+        of: ObjectReference,
+        answer: Response<AnswerBody>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let (head, said) = whole(answer).await?;
+        let accrual = Accrual::new(&self.guard, rules);
+        if asking::says_deleted(&said) {
+            accrual.deleted(&of).await;
+            let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
+            self.guard.objects_written(written).await;
+        } else {
+            accrual.look_soon(&of.id).await;
+        }
+        Ok(Response::from_parts(head, Answer::whole(said)))
     }
 
     fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
