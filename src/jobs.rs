@@ -167,13 +167,19 @@ impl Poller {
             is_failing = false;
             for job in due {
                 let is_of_batch = job.open.job.kind == BATCH;
-                if is_of_batch && batches.len() >= BATCHES_MAX {
-                    poller.guard.put_job_off(&job.open, PAUSE_MAX);
-                    continue;
-                }
+                let is_put_off = is_of_batch && batches.len() >= BATCHES_MAX;
+                let set = if is_of_batch && !is_put_off { &mut batches } else { &mut polls };
                 let poller = Arc::clone(&poller);
-                let set = if is_of_batch { &mut batches } else { &mut polls };
-                set.spawn(async move { poller.poll(job).await });
+                set.spawn(async move {
+                    if job.polls == 0 {
+                        poller.know_object(&job.open).await;
+                    }
+                    if is_put_off {
+                        poller.guard.put_job_off(&job.open, PAUSE_MAX);
+                    } else {
+                        poller.poll(job).await;
+                    }
+                });
             }
         }
     }
@@ -181,9 +187,6 @@ impl Poller {
     /// Asks for one job. If it goes on, it is due again later.
     async fn poll(&self, due: DueJob) {
         let rules = self.rules.load_full();
-        if due.polls == 0 {
-            self.know_object(&due.open).await;
-        }
         match due.open.job.kind.as_str() {
             RESPONSE | BATCH => self.poll_outcome(&rules, &due).await,
             CONTAINER | VECTOR_STORE => self.poll_accrual(&rules, &due).await,
@@ -195,8 +198,10 @@ impl Poller {
     /// have died before it could.
     async fn know_object(&self, open: &OpenJob) {
         let Some((of, known)) = object_of(open) else { return };
-        let unknown = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
-        if unknown.is_ok() && self.guard.objects().lookup(of.kind, &of.id).is_none() {
+        let is_read = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await.is_ok();
+        let is_unknown = is_read && self.guard.objects().lookup(of.kind, &of.id).is_none();
+        // It may have been deleted since the job was found.
+        if is_unknown && matches!(self.guard.find_job(&open.job.kind, &of.id).await, Ok(Some(_))) {
             let written = self.guard.learn_objects(vec![put(of, known)]);
             self.guard.objects_written(written).await;
         }

@@ -27,9 +27,6 @@ use crate::net::tls::Tls;
 
 const BACKLOG: i32 = 4_096;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The most that a connection of HTTP/1.1 reads at once, and has waiting to be written. It grows to
-/// that only while a large body comes or goes.
-const BUFFER_BYTES_MAX: usize = 256 * 1024;
 const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 64;
@@ -156,7 +153,7 @@ fn versions(header_timeout: Duration) -> Versions {
         .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX);
+        .max_buf_size(HEAD_BYTES_MAX);
     let mut http2 = http2::Builder::new(StallWatch { stall_max: stall_max(header_timeout) });
     http2
         .timer(TokioTimer::new())

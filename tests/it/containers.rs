@@ -291,6 +291,24 @@ fn what_a_client_has_sent_and_does_not_wait_for_is_known() {
 }
 
 #[test]
+fn a_page_in_place_of_an_answer_deletes_nothing() {
+    run(async {
+        let (house, _) = guard_before(LIMIT, |path, body| {
+            if path.ends_with("/containers") && !body.is_null() {
+                return Reply::Json(json!({ "id": "cntr_1", "object": "container", "status": "running" }));
+            }
+            Reply::Events("<html>We are busy.</html>".to_owned())
+        })
+        .await;
+        let id = made(&house, json!({ "name": "a" })).await;
+        let path = format!("{PATH}/{id}");
+        assert_eq!(ask(&house, Method::DELETE, &path).await.status, StatusCode::OK);
+        assert_eq!((held(&house).await.as_str(), runs(&house, "container", &id).await), ("0.0345", true));
+        assert_eq!(ask(&house, Method::GET, &path).await.status, StatusCode::OK, "it is known still");
+    });
+}
+
+#[test]
 fn a_form_that_is_refused_before_its_end_is_no_use() {
     run(async {
         let house = House::with(LIMIT).await;

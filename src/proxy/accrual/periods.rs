@@ -37,6 +37,16 @@ pub enum Seen {
     Later(Duration),
 }
 
+impl Seen {
+    /// The same of an object that upstream has shown, or has not.
+    fn of_shown(self, is_shown: bool) -> Self {
+        match self {
+            Self::Later(lasts) if is_shown => Self::There(lasts),
+            Self::Done | Self::Gone | Self::There(_) | Self::Later(_) => self,
+        }
+    }
+}
+
 impl Accrual {
     /// Does what is to be done about a job now.
     pub async fn look(&self, rules: &Rules, open: &OpenJob, polls: u32) -> Seen {
@@ -81,6 +91,7 @@ impl Accrual {
             return Seen::Later(seconds(next_s.saturating_sub(now_s)));
         }
         let asked_s = presumed_s.saturating_add(GRACE_S);
+        let mut is_shown = false;
         if (presumed_s..asked_s).contains(&now_s) && asked_s.saturating_add(LAST_S) <= terms.until_s {
             // Another minute is booked only if it lives.
             return Seen::Later(seconds(asked_s.saturating_sub(now_s)));
@@ -99,7 +110,10 @@ impl Accrual {
                         .await;
                     return Seen::Done;
                 }
-                Ok(Some(container)) => active_s = container.active_s.unwrap_or(now_s).max(active_s),
+                Ok(Some(container)) => {
+                    is_shown = true;
+                    active_s = container.active_s.unwrap_or(now_s).max(active_s);
+                }
                 Err(Asked::Gone) => return Seen::Gone,
                 Ok(None) | Err(_) if now_s < last_s => {
                     return Seen::Later(pause_after(polls).min(seconds(last_s.saturating_sub(now_s))));
@@ -117,9 +131,11 @@ impl Accrual {
         let next = terms.next_of_container(self.fees(), active_s, now_s);
         match self.renew(open, now_s, &next).await {
             Renewal::Done => Seen::Done,
-            Renewal::Later => Seen::Later(RETRY),
+            Renewal::Later => Seen::Later(RETRY).of_shown(is_shown),
             // They may end in time.
-            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => Seen::Later(RETRY),
+            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => {
+                Seen::Later(RETRY).of_shown(is_shown)
+            }
             Renewal::Refused(denial) => self.delete(asker, (open, active_s), &denial, polls).await,
         }
     }
@@ -203,12 +219,14 @@ impl Accrual {
         };
         if now_s >= next_s || has_grown || has_shrunk && now_s >= shrinks_s || is_tried_again {
             let next = terms.next_of_store(known, self.fees(), now_s);
-            if has_grown && is_held && beside.has_room {
-                return self.enlarge(open, next, (known - bytes, terms)).await;
-            }
             // Where the store has not grown, the period may go on as it is.
             let left_s = if has_grown { 0 } else { next_s.saturating_sub(now_s) };
-            return self.renew_store(open, next, (is_held, left_s)).await;
+            let seen = if has_grown && is_held && beside.has_room {
+                self.enlarge(open, next, (known - bytes, terms)).await
+            } else {
+                self.renew_store(open, next, (is_held, left_s)).await
+            };
+            return seen.of_shown(store.is_some());
         }
         match pending {
             Some(0) if has_shrunk => Seen::There(seconds(next_s.min(shrinks_s).saturating_sub(now_s))),

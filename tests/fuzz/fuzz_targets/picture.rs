@@ -23,6 +23,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(image_size(&format!("\"{escaped}\"")), size);
     if let Some(size) = size {
         let (width, height) = oracle::media::pixels(data).expect("another reader finds its size");
-        assert!(u64::from(size.width) >= width && u64::from(size.height) >= height, "{size:?}, {width} x {height}");
+        assert!(
+            u64::from(size.width) >= width && u64::from(size.height) >= height,
+            "{size:?}, {width} x {height}"
+        );
     }
 });

@@ -208,6 +208,37 @@ fn outputs_that_are_slow_to_be_read_keep_no_other_job_waiting() {
 }
 
 #[test]
+fn a_line_of_an_output_that_can_not_be_read_is_charged_as_the_dearest_line() {
+    run(async {
+        let (house, _) = guard_before(LIMIT, |path, _| match path {
+            "/v1/files" => Reply::Json(json!({ "id": "file-1", "object": "file", "purpose": "batch" })),
+            "/v1/batches" => {
+                Reply::Json(json!({ "id": "batch_1", "object": "batch", "status": "validating" }))
+            }
+            "/v1/batches/batch_1" => Reply::Json(json!({
+                "id": "batch_1", "object": "batch", "status": "completed", "output_file_id": "file-2",
+                "request_counts": { "completed": 2 },
+            })),
+            _ => {
+                let usage = json!({ "prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12 });
+                let body = json!({ "model": SOL, "usage": usage, "choices": [] });
+                let response = json!({ "status_code": 200, "request_id": "r", "body": body });
+                let line = json!({ "custom_id": "a", "response": response, "error": null });
+                Reply::Events(format!("{line}\n{{\"custom_id\":\"b\",\"respon\n"))
+            }
+        })
+        .await;
+        let client = Client::of(&house);
+        let batch = client.begin(&chats(2, SOL), &[]).await;
+        let (_, hold) = meter(&house, "all").await;
+        client.read(&batch).await;
+        // 10 tokens of input and 2 of output, and half of what both lines were held for.
+        let cost = Money::from_nano(10 * 1_000 + 2 * 5_000 + hold.nano() / 2);
+        assert_eq!(meter(&house, "all").await, (cost, Money::ZERO));
+    });
+}
+
+#[test]
 fn the_files_that_a_batch_makes_belong_to_its_project_whoever_saw_the_end() {
     run(async {
         let house = House::with(&format!("{LIMIT}[[project]]\nid = \"other\"\nname = \"Other\"\n")).await;
