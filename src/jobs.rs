@@ -74,12 +74,10 @@ fn object_of(open: &OpenJob) -> Option<(ObjectReference, KnownObject)> {
     is_id.then_some((ObjectReference { kind, id }, known))
 }
 
-/// The pool of connections and the authorization by which the guard itself can ask for a job.
+/// How the guard itself can ask for a job.
 fn asker<'a>(rules: &'a Rules, open: &OpenJob) -> Option<(&'a Upstream, &'a HeaderValue)> {
     let is_own = serde_json::from_str(&open.job.terms).is_ok_and(|Owner { is_own }| is_own);
-    let key = rules.upstream_key.as_ref().filter(|_| is_own)?;
-    // Behind those of the shards.
-    Some((rules.upstreams.last()?, key))
+    rules.own_asker().filter(|_| is_own)
 }
 
 /// Asks for the outcome of jobs.
@@ -202,8 +200,7 @@ impl Poller {
         let is_unknown = is_read && self.guard.objects().lookup(of.kind, &of.id).is_none();
         // It may have been deleted since the job was found.
         if is_unknown && matches!(self.guard.find_job(&open.job.kind, &of.id).await, Ok(Some(_))) {
-            let written = self.guard.learn_objects(vec![put(of, known)]);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(vec![put(of, known)]).await;
         }
     }
 

@@ -263,6 +263,12 @@ impl Guard {
         self.reports.batch_input(of).await
     }
 
+    /// Records changes of objects, and waits until they are in the database.
+    pub async fn record_objects(&self, changes: Vec<ObjectChange>) {
+        let written = self.learn_objects(changes);
+        self.objects_written(written).await;
+    }
+
     /// Waits until objects are in the database. If that can't be written now, they
     /// are known in memory, and written as soon as it can be.
     pub async fn objects_written(&self, written: WriteAck) {

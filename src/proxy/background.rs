@@ -202,8 +202,7 @@ impl Settler {
         };
         job::log_ended(RESPONSE, id, &settled);
         if !made.changes.is_empty() {
-            let written = self.guard.learn_objects(made.changes);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(made.changes).await;
         }
         Some(settled.cost)
     }

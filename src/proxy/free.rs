@@ -371,8 +371,7 @@ impl Proxy {
                     Settler::new(&self.guard, rules).assume(&of.id, note).await;
                 }
                 // Objects that are not in memory are looked up in the database.
-                let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
-                self.guard.objects_written(written).await;
+                self.guard.record_objects(vec![ObjectChange::Remove(of)]).await;
                 Ok(answer.map(Answer::Plain))
             }
             Effect::Makes(kind) => {

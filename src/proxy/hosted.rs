@@ -307,8 +307,7 @@ impl Proxy {
     }
 
     async fn know(&self, of: ObjectReference, known: KnownObject) {
-        let written = self.guard.learn_objects(vec![put(of, known)]);
-        self.guard.objects_written(written).await;
+        self.guard.record_objects(vec![put(of, known)]).await;
     }
 
     fn now_s(&self) -> i64 {

@@ -55,3 +55,11 @@ pub struct Rules {
     /// Exports a span for each request, if there is a collector.
     pub tracer: Option<Arc<Tracer>>,
 }
+
+impl Rules {
+    /// The pool of connections for the guard's own questions, and its own authorization.
+    pub(crate) fn own_asker(&self) -> Option<(&Upstream, &HeaderValue)> {
+        let upstream = self.upstreams.last()?;
+        self.upstream_key.as_ref().map(|key| (&**upstream, key))
+    }
+}

@@ -126,6 +126,14 @@ fn a_minute_of_a_container_that_guards_use_at_once_is_charged_once() {
     });
 }
 
+/// Two guards that share a database, before one upstream.
+async fn two_guards() -> (Postgres, House, House) {
+    let postgres = Postgres::start();
+    let a = House::sharing(&postgres, None, accrual::LIMIT).await;
+    let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+    (postgres, a, b)
+}
+
 /// Sends a request of a key that another guard may have made.
 async fn post(house: &House, key: &str, path: &str, body: Value) -> Answer {
     let bearer = format!("Bearer {key}");
@@ -151,9 +159,7 @@ async fn add_files_at_once([a, b]: [&House; 2], files: &str) {
 #[test]
 fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_it_once() {
     run(async {
-        let postgres = Postgres::start();
-        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
-        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let (postgres, a, b) = two_guards().await;
         let bearer = format!("Bearer {}", a.key);
         let headers = [("authorization", bearer.as_str())];
         let store = post(&a, &a.key, "/v1/vector_stores", json!({ "name": "a" })).await.json();
@@ -205,9 +211,7 @@ async fn sent(house: &House, nano: i64) -> Reservation {
 #[test]
 fn of_guards_that_begin_the_job_of_an_object_at_once_one_does_and_the_hold_of_the_other_is_its_own() {
     run(async {
-        let postgres = Postgres::start();
-        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
-        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let (postgres, a, b) = two_guards().await;
         for round in 0..8 {
             let (kind, object) = ("test".to_owned(), format!("object_{round}"));
             let job = Job { kind, object: object.clone(), deadline_s: i64::MAX, terms: String::new() };
@@ -235,9 +239,7 @@ fn of_guards_that_begin_the_job_of_an_object_at_once_one_does_and_the_hold_of_th
 #[test]
 fn files_that_guards_add_at_once_to_a_store_without_a_job_are_all_followed_by_one_job() {
     run(async {
-        let postgres = Postgres::start();
-        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
-        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let (postgres, a, b) = two_guards().await;
         let store = post(&a, &a.key, "/v1/vector_stores", json!({ "name": "a" })).await.json();
         let store = store["id"].as_str().unwrap();
         let (job, _) = a.guard.resume_job("vector_store", store).await.unwrap().unwrap();
@@ -257,9 +259,7 @@ fn files_that_guards_add_at_once_to_a_store_without_a_job_are_all_followed_by_on
 #[test]
 fn an_object_that_is_deleted_while_another_guard_renews_its_hold_is_followed_no_further() {
     run(async {
-        let postgres = Postgres::start();
-        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
-        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let (postgres, a, b) = two_guards().await;
         let bearer = format!("Bearer {}", a.key);
         let headers = [("authorization", bearer.as_str())];
         let renewed = Cell::new(0);

@@ -109,11 +109,16 @@ async fn end(process: Process, chance: &mut Chance) {
     process.kill();
 }
 
+/// The database that a dead guard has left. The next one is to find its log as it was.
+fn left(place: &Place) -> rusqlite::Connection {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    db
+}
+
 /// The ids of holds that a dead guard left without an entry.
 fn open_holds(place: &Place) -> Vec<u64> {
-    let db = rusqlite::Connection::open(place.database()).unwrap();
-    // The guard is to find its log as it was.
-    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    let db = left(place);
     let mut statement = db.prepare(
         "SELECT json_extract(line.value, '$.id') FROM hold_batch, \
          json_each('[' || replace(rtrim(holds, char(10)), char(10), ',') || ']') line \

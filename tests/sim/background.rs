@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::account::{Account, Bill, locked};
+use crate::answers::{answer, cut, disturbed_or_denied, page, refuse};
 use crate::chance::Chance;
-use crate::openai::{MODELS, Question, head, whole};
-use crate::wire::{End, Mark, now};
+use crate::openai::{MODELS, Question, whole};
+use crate::wire::{End, now};
 
 /// What marks an endless response.
 pub(crate) const ENDLESS: &str = "endless";
@@ -297,11 +298,8 @@ pub(crate) async fn show(
     chance: &mut Chance,
     Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
-    if disturbed(end, account, chance).await? {
+    if disturbed_or_denied(end, account, chance).await? {
         return Some(());
-    }
-    if chance.percent(4) {
-        return refuse(end, "404 Not Found");
     }
     if chance.percent(1) {
         sleep(Duration::from_secs(chance.within(1, SLOW_MAX_S))).await;
@@ -332,61 +330,4 @@ pub(crate) async fn show(
     }
     let text = locked(&account.background)[id].object();
     answer(end, chance, &text).0
-}
-
-/// Answers what is done; whether the answer is the true one.
-pub(crate) fn answer(end: &mut End, chance: &mut Chance, text: &str) -> (Option<()>, bool) {
-    answer_with(end, chance, text, None)
-}
-
-/// The same with a mark of the true answer.
-pub(crate) fn answer_with(
-    end: &mut End,
-    chance: &mut Chance,
-    text: &str,
-    mark: Option<Mark>,
-) -> (Option<()>, bool) {
-    let fault = chance.within(0, 99);
-    let answered = match fault {
-        0..=3 => None,
-        4..=6 => cut(end, text),
-        7 => whole(end, "200 OK", "<html>all is well</html>"),
-        8 => end.send(page("502 Bad Gateway").as_bytes(), None).ok(),
-        _ => end.send(format!("{}{text}", head("200 OK", text.len())).as_bytes(), mark).ok(),
-    };
-    (answered, fault > 8)
-}
-
-/// What happens to questions about jobs before they are read; whether that was their answer, none
-/// if the connection is over.
-pub(crate) async fn disturbed(end: &mut End, account: &Account, chance: &mut Chance) -> Option<bool> {
-    sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
-    let fault = chance.within(0, 99);
-    if account.is_out() && fault < 95 {
-        refuse(end, "500 Oops")?;
-        return Some(true);
-    }
-    match fault {
-        0..=2 => refuse(end, "500 Oops")?,
-        4..=7 => end.send(page("404 Not Found").as_bytes(), None).ok()?,
-        8 => return None,
-        _ => return Some(false),
-    }
-    Some(true)
-}
-
-pub(crate) fn page(status: &str) -> String {
-    let text = "<html>a gateway</html>";
-    head(status, text.len()).replace("application/json", "text/html") + text
-}
-
-pub(crate) fn cut(end: &mut End, text: &str) -> Option<()> {
-    let text = format!("{}{}", head("200 OK", text.len()), &text[..text.len() / 2]);
-    end.send(text.as_bytes(), None).ok()?;
-    None
-}
-
-pub(crate) fn refuse(end: &mut End, status: &str) -> Option<()> {
-    let error = json!({ "message": "no", "type": "invalid_request_error", "param": null, "code": null });
-    whole(end, status, &json!({ "error": error }).to_string())
 }

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::account::{Account, Bill, locked};
-use crate::background::{ENDLESS, SLOW_MAX_S, answer, cut, disturbed, page, refuse};
+use crate::answers::{answer, disturbed_or_denied, made_known, refuse};
+use crate::background::{ENDLESS, SLOW_MAX_S};
 use crate::chance::Chance;
-use crate::openai::{MODELS, Question, whole};
+use crate::openai::{MODELS, Question};
 use crate::wire::{End, now};
 
 /// The path that makes one.
@@ -267,13 +268,7 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
     let made = Arc::new(Mutex::new(made));
     account.open(&name, Bill::Batch(BatchBill(Arc::clone(&made))));
     locked(&account.batches).insert(id(&name), made);
-    match fate {
-        4..=6 => end.send(page("504 Gateway Timeout").as_bytes(), None).ok(),
-        7..=9 => None,
-        10..=11 => cut(end, &text),
-        12..=13 => whole(end, "200 OK", "<html>all is well</html>"),
-        _ => whole(end, "200 OK", &text),
-    }
+    made_known(end, fate, &text)
 }
 
 fn begun(account: &Account, chance: &mut Chance, (name, input): (&str, &str), is_endless: bool) -> Batch {
@@ -348,11 +343,8 @@ pub(crate) async fn show(
     chance: &mut Chance,
     Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
-    if disturbed(end, account, chance).await? {
+    if disturbed_or_denied(end, account, chance).await? {
         return Some(());
-    }
-    if chance.percent(4) {
-        return refuse(end, "404 Not Found");
     }
     if chance.percent(1) {
         sleep(Duration::from_secs(chance.within(1, SLOW_MAX_S))).await;

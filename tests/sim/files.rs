@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::account::{Account, locked};
-use crate::background::{answer, cut, disturbed, page, refuse};
+use crate::answers::{answer, cut, disturbed_or_denied, page, refuse};
 use crate::batches;
 use crate::chance::Chance;
 use crate::openai::{Question, whole};
@@ -65,11 +65,8 @@ pub(crate) async fn show(
     chance: &mut Chance,
     Question { method, id, below, .. }: Question<'_>,
 ) -> Option<()> {
-    if disturbed(end, account, chance).await? {
+    if disturbed_or_denied(end, account, chance).await? {
         return Some(());
-    }
-    if chance.percent(4) {
-        return refuse(end, "404 Not Found");
     }
     let made = batches::file(account, id);
     let Some(text) = made.or_else(|| locked(&account.files).get(id).cloned()) else {

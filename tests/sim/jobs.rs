@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// What a seed says about jobs; the rest of its world is as it would be without them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Whether there are clients that begin jobs, and responses, batches and stores that nobody ends.
+    /// Whether there are clients that begin jobs, and responses, batches and stores that are never ended.
     pub(crate) are_begun: bool,
     pub(crate) has_endless: bool,
     /// Whether no clock is set, so that there are containers.
@@ -251,7 +251,7 @@ impl Client<'_> {
     }
 }
 
-/// Ends what nobody comes back for: the vector stores that are left are kept for a while, and deleted. Those that no job
+/// Ends what no client comes back for: the vector stores that are left are kept for a while, and deleted. Those that no job
 /// follows are deleted beside the guard, which charges a day of them, and so are those whose deletion it refuses.
 pub(crate) async fn tidy(world: &Arc<World>, mut chance: Chance) {
     if !world.jobs.are_begun {

@@ -15,6 +15,7 @@
 #![expect(clippy::print_stdout, reason = "it is its own harness")]
 
 mod account;
+mod answers;
 mod background;
 mod batches;
 mod chance;

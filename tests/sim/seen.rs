@@ -14,7 +14,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// An answer on its way.
 type Delivered = Arc<AtomicU64>;
 
-/// The last time that the guard was told that there is no such object, though there is: never twice without another
+/// The last answer to the guard that there is no such object, though there is: never twice without another
 /// answer between, since then it would be gone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Denial {

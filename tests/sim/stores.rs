@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::account::{Account, Bill, locked};
-use crate::background::{answer_with, cut, disturbed, page, refuse};
+use crate::answers::{answer_with, disturbed, made_known, refuse};
 use crate::chance::Chance;
 use crate::containers::UnixTime;
-use crate::openai::{Question, whole};
+use crate::openai::Question;
 use crate::seen::{Deletion, Denial};
 use crate::wire::{End, Mark};
 
@@ -184,13 +184,7 @@ pub(crate) async fn make(end: &mut End, account: &Account, chance: &mut Chance, 
     let made = Arc::new(Mutex::new(made));
     account.open(&name, Bill::Store(StoreBill(Arc::clone(&made))));
     locked(&account.stores).insert(id(&name), made);
-    match fate {
-        4..=6 => end.send(page("504 Gateway Timeout").as_bytes(), None).ok(),
-        7..=9 => None,
-        10..=11 => cut(end, &text),
-        12..=13 => whole(end, "200 OK", "<html>all is well</html>"),
-        _ => whole(end, "200 OK", &text),
-    }
+    made_known(end, fate, &text)
 }
 
 /// Answers a question about a store, changes, searches or deletes it; none if the connection is over.

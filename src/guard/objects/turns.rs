@@ -228,8 +228,7 @@ impl Turn {
     pub async fn end(self, end: TurnEnd) {
         let guard = Arc::clone(&self.guard);
         if let Some(change) = self.ended(end) {
-            let written = guard.learn_objects(vec![change]);
-            guard.objects_written(written).await;
+            guard.record_objects(vec![change]).await;
         }
     }
 

@@ -160,8 +160,7 @@ impl Accrual {
                 let next = terms.next_of_store(terms.stored().0, self.fees(), now_s);
                 self.renew_store(open, next, (is_held, 0)).await
             }
-            Ok(false) if asker.is_some() => Seen::There(PAUSE_MAX),
-            Ok(false) => Seen::Later(PAUSE_MAX),
+            Ok(false) => Seen::Later(PAUSE_MAX).of_shown(asker.is_some()),
             Err(Asked::Gone) => Seen::Gone,
             Err(Asked::Ended | Asked::Running | Asked::Failed) => Seen::Later(pause_after(polls)),
         }

@@ -39,7 +39,7 @@ pub enum Seen {
 
 impl Seen {
     /// The same of an object that upstream has shown, or has not.
-    fn of_shown(self, is_shown: bool) -> Self {
+    pub(super) fn of_shown(self, is_shown: bool) -> Self {
         match self {
             Self::Later(lasts) if is_shown => Self::There(lasts),
             Self::Done | Self::Gone | Self::There(_) | Self::Later(_) => self,
@@ -58,9 +58,8 @@ impl Accrual {
                 return Seen::Done;
             }
         };
-        // Behind the pools of the shards is that of the guard's own questions.
-        let own = rules.upstream_key.as_ref().filter(|_| terms.is_own).zip(rules.upstreams.last());
-        let asker = own.map(|(authorization, upstream)| Asker { upstream, authorization });
+        let own = rules.own_asker().filter(|_| terms.is_own);
+        let asker = own.map(|(upstream, authorization)| Asker { upstream, authorization });
         match &terms.of {
             Object::Container { idle_s, active_s, .. } => {
                 let life = (*active_s, *idle_s);

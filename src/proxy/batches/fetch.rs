@@ -65,8 +65,7 @@ impl Proxy {
         let file = lines.finish();
         if let Some(text) = file.text() {
             let change = ObjectChange::BatchInput { of: of.clone(), scanned: text.into() };
-            let written = self.guard.learn_objects(vec![change]);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(vec![change]).await;
         }
         Ok(Some(file))
     }

@@ -232,8 +232,7 @@ impl BatchSettler {
         let change = |object| put(object, made_of(&of.project, &of.key, now_s));
         let changes: Vec<ObjectChange> = made.into_iter().map(change).collect();
         if !changes.is_empty() {
-            let written = self.guard.learn_objects(changes);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(changes).await;
         }
     }
 }

@@ -47,8 +47,7 @@ impl Proxy {
         let said = serde_json::from_slice(&bytes).unwrap_or_default();
         let changes = self.batch_files(&said, caller);
         if !changes.is_empty() {
-            let written = self.guard.learn_objects(changes);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(changes).await;
         }
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }
@@ -65,8 +64,7 @@ impl Proxy {
         let file = &said["file"];
         if let Some(of) = of_id(ObjectKind::File, &file["id"]) {
             let now_s = self.guard.clock().now_s();
-            let written = self.guard.learn_objects(vec![put(of.clone(), made_by(&caller.key, now_s))]);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(vec![put(of.clone(), made_by(&caller.key, now_s))]).await;
             if file["purpose"] == "batch" {
                 // If it can't be read in time, it is scanned when a batch is made of it.
                 let priced = (Pricing::of(rules, now_s), Depth::Bytes);

@@ -120,8 +120,7 @@ impl Proxy {
         let accrual = Accrual::new(&self.guard, rules);
         if asking::says_deleted(&said) {
             accrual.deleted(&of).await;
-            let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(vec![ObjectChange::Remove(of)]).await;
         } else {
             accrual.look_soon(&of.id).await;
         }

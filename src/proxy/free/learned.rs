@@ -32,8 +32,7 @@ impl Proxy {
         let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let changes = changes(&said);
         if !changes.is_empty() {
-            let written = self.guard.learn_objects(changes);
-            self.guard.objects_written(written).await;
+            self.guard.record_objects(changes).await;
         }
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }

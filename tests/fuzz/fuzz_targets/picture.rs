@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 
 use libfuzzer_sys::fuzz_target;
 use spendguard::media::image_size;
-use spendguard_fuzz::base64;
 
 fuzz_target!(|data: &[u8]| {
-    let text = base64(data);
+    let text = oracle::base64::encode(data);
     let size = image_size(&format!("\"data:image/png;base64,{text}\""));
     let mut escaped = String::new();
     for (at, letter) in text.chars().enumerate() {

@@ -18,18 +18,3 @@ pub fn knobs<const N: usize>(input: &[u8]) -> Option<([usize; N], &[u8])> {
     let (knobs, rest) = input.split_first_chunk::<N>()?;
     Some((knobs.map(|knob| usize::from(knob.wrapping_sub(b'0'))), rest))
 }
-
-/// Bytes as base64.
-pub fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let bits =
-            three.iter().enumerate().fold(0, |bits, (at, byte)| bits | usize::from(*byte) << (16 - 8 * at));
-        for at in 0..4 {
-            let is_there = at <= three.len();
-            text.push(if is_there { char::from(ALPHABET[bits >> (18 - 6 * at) & 63]) } else { '=' });
-        }
-    }
-    text
-}

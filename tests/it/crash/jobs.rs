@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spendguard::domain::Money;
 use spendguard::upstream::Upstream;
 
-use super::{Chance, end};
+use super::{Chance, end, left};
 use crate::batches::{CHAT, SOL, chats, form};
 use crate::harness::{call, client, run};
 use crate::process::{Place, Process, Serving, served};
@@ -142,8 +142,7 @@ async fn spent(fake: &Upstream) -> i64 {
 
 /// The objects of jobs that run, by what a dead guard has left.
 fn open_jobs(place: &Place) -> BTreeSet<String> {
-    let db = rusqlite::Connection::open(place.database()).unwrap();
-    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    let db = left(place);
     let mut statement = db.prepare("SELECT kind || ' ' || object_id FROM job").unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
