@@ -37,6 +37,7 @@ use crate::store::{NotReserved, Reports, StoreError};
 use crate::throttle::Throttle;
 
 pub use self::core::{Core, NotPaced};
+pub use job_claims::UnderWay;
 use objects::Objects;
 pub use pace::{RateCheck, Standing};
 pub use reservation::{Ending, Reservation, Settled, TokenCounts};

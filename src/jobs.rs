@@ -173,7 +173,7 @@ impl Poller {
                         poller.know_object(&job.open).await;
                     }
                     if is_put_off {
-                        poller.guard.put_job_off(&job.open, PAUSE_MAX);
+                        poller.guard.put_job_off(&job, PAUSE_MAX);
                     } else {
                         poller.poll(job).await;
                     }
@@ -188,7 +188,7 @@ impl Poller {
         match due.open.job.kind.as_str() {
             RESPONSE | BATCH => self.poll_outcome(&rules, &due).await,
             CONTAINER | VECTOR_STORE => self.poll_accrual(&rules, &due).await,
-            _ => self.guard.put_job_off(&due.open, PAUSE_MAX),
+            _ => self.guard.put_job_off(&due, PAUSE_MAX),
         }
     }
 
@@ -205,7 +205,8 @@ impl Poller {
     }
 
     /// Looks at an object that is billed by time.
-    async fn poll_accrual(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+    async fn poll_accrual(&self, rules: &Rules, due: &DueJob) {
+        let DueJob { open, polls } = due;
         let accrual = Accrual::new(&self.guard, rules);
         match accrual.look(rules, open, *polls).await {
             Seen::Done => {}
@@ -218,23 +219,24 @@ impl Poller {
                         .end(&open.job.kind, &open.job.object, end_s, "upstream does not know it any more")
                         .await;
                 }
-                None => self.guard.put_job_off(open, PAUSE_MAX),
+                None => self.guard.put_job_off(due, PAUSE_MAX),
             },
             Seen::There(lasts) => {
                 self.gone.end(open.hold.id);
-                self.guard.put_job_off(open, lasts);
+                self.guard.put_job_off(due, lasts);
             }
-            Seen::Later(lasts) => self.guard.put_job_off(open, lasts),
+            Seen::Later(lasts) => self.guard.put_job_off(due, lasts),
         }
     }
 
     /// Asks for the outcome of a response or a batch.
-    async fn poll_outcome(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+    async fn poll_outcome(&self, rules: &Rules, due: &DueJob) {
+        let DueJob { open, polls } = due;
         let asked = match self.asked(rules, open).await {
             Some(asked) => asked,
             None if self.is_late(open) => Asked::Failed,
             // Only its client can ask for it.
-            None => return self.guard.put_job_off(open, self.until_deadline(open)),
+            None => return self.guard.put_job_off(due, self.until_deadline(open)),
         };
         if asked == Asked::Running {
             self.gone.end(open.hold.id);
@@ -260,11 +262,11 @@ impl Poller {
                 );
                 self.assume(rules, open, "its end was not seen by its deadline").await;
             }
-            Asked::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Asked::Gone => self.guard.put_job_off(due, PAUSE_MAX),
             Asked::Failed if open.job.kind == BATCH && *polls >= UNREAD_POLLS => {
-                self.guard.put_job_off(open, UNREAD_PAUSE);
+                self.guard.put_job_off(due, UNREAD_PAUSE);
             }
-            Asked::Running | Asked::Failed => self.guard.put_job_off(open, pause_after(*polls)),
+            Asked::Running | Asked::Failed => self.guard.put_job_off(due, pause_after(*polls)),
         }
     }
 

@@ -36,6 +36,8 @@ struct State {
     of_keys: HashMap<Arc<str>, usize>,
     /// Work that one caller does at a time, which may take minutes.
     exclusive: HashSet<JobKey>,
+    /// How many callers do work that several may do at a time.
+    under_way: HashMap<JobKey, usize>,
     /// Those that are to be polled, by the running time at which they are due.
     due: BTreeSet<(Duration, JobKey)>,
 }
@@ -110,11 +112,19 @@ impl Jobs {
         found
     }
 
-    /// Has a job polled again at a running time, unless it has ended or has another hold since.
-    pub(super) fn put_off(&self, key: &JobKey, hold: u64, until: Duration) {
+    /// Has a job polled again at a running time, unless it has ended or has another hold since, or
+    /// was hastened after the poll that this follows from, which was the job's number `polls`.
+    /// `None` hastens it.
+    pub(super) fn put_off(&self, key: &JobKey, hold: u64, polls: Option<u32>, until: Duration) {
         let mut state = self.state();
         let waiting = state.open.get_mut(key).filter(|waiting| waiting.open.hold.id == hold);
         let Some(waiting) = waiting else { return };
+        match polls {
+            Some(polls) if waiting.polls != polls.saturating_add(1) => return,
+            Some(_) => {}
+            // What was asked before counts no more.
+            None => waiting.polls = waiting.polls.saturating_add(1),
+        }
         if let Some(due) = waiting.due.replace(until) {
             state.due.remove(&(due, Arc::clone(key)));
         }
@@ -125,6 +135,17 @@ impl Jobs {
     pub(super) fn exclusive(self: &Arc<Self>, key: JobKey) -> Option<Exclusive> {
         let is_first = self.state().exclusive.insert(Arc::clone(&key));
         is_first.then(|| Exclusive { jobs: Arc::clone(self), key })
+    }
+
+    /// Notes work on an object that several callers may do at a time.
+    pub(super) fn begin(self: &Arc<Self>, key: JobKey) -> UnderWay {
+        *self.state().under_way.entry(Arc::clone(&key)).or_default() += 1;
+        UnderWay { jobs: Arc::clone(self), key }
+    }
+
+    /// Whether a caller does some work on an object.
+    pub(super) fn is_under_way(&self, key: &JobKey) -> bool {
+        self.state().under_way.contains_key(key)
     }
 
     /// How many jobs of the embedded engine run, and how many of those are for a key.
@@ -181,6 +202,25 @@ pub struct Exclusive {
 impl Drop for Exclusive {
     fn drop(&mut self) {
         self.jobs.state().exclusive.remove(&self.key);
+    }
+}
+
+/// Work of which others can see that it is done, until this is dropped.
+#[derive(Debug)]
+pub struct UnderWay {
+    jobs: Arc<Jobs>,
+    key: JobKey,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.jobs.state();
+        if let Some(count) = state.under_way.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                state.under_way.remove(&self.key);
+            }
+        }
     }
 }
 

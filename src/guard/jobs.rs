@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::guard::job_claims::{Exclusive, key};
+use crate::guard::job_claims::{Exclusive, UnderWay, key};
 use crate::guard::{Guard, Reservation};
 use crate::ledger::entry::{Job, OpenJob};
 use crate::store::jobs::{DueJob, JobSum, PutOff};
@@ -16,6 +16,9 @@ use crate::sync::unpoisoned;
 const JOBS_MAX: usize = 100_000;
 /// The same for one key, so that it leaves room for the others.
 pub const JOBS_OF_KEY_MAX: usize = 10_000;
+
+/// After how long a job is polled that was hastened.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Why no other job may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,16 @@ impl Guard {
         self.jobs.exclusive(key(work, object))
     }
 
+    /// Notes work on an object that several callers may do at a time, until the result is dropped.
+    pub fn begin_work(&self, work: &str, object: &str) -> UnderWay {
+        self.jobs.begin(key(work, object))
+    }
+
+    /// Whether a caller on this guard does some work on an object.
+    pub fn is_under_way(&self, work: &str, object: &str) -> bool {
+        self.jobs.is_under_way(&key(work, object))
+    }
+
     /// The first jobs that are due to be polled. Each is due again only after
     /// [`Guard::put_job_off`]; where guards share the database also after some minutes, for the
     /// case that this one dies.
@@ -131,14 +144,27 @@ impl Guard {
         }
     }
 
-    /// Has a job that was polled and goes on polled again after some time.
-    pub fn put_job_off(&self, of: &OpenJob, lasts: Duration) {
+    /// Has a job that was polled and goes on polled again after some time, unless it was hastened
+    /// meanwhile.
+    pub fn put_job_off(&self, due: &DueJob, lasts: Duration) {
+        self.reschedule(&due.open, Some(due.polls), lasts);
+    }
+
+    /// Has a job polled within a second, since its object may have changed; what a poll says that is
+    /// under way does not count.
+    pub fn hasten_job(&self, open: &OpenJob) {
+        self.reschedule(open, None, SOON);
+    }
+
+    fn reschedule(&self, of: &OpenJob, polls: Option<u32>, lasts: Duration) {
         match self.core.journal() {
             Journal::Embedded(_) => {
                 let until = self.clock().running().saturating_add(lasts);
-                self.jobs.put_off(&key(&of.job.kind, &of.job.object), of.hold.id, until);
+                self.jobs.put_off(&key(&of.job.kind, &of.job.object), of.hold.id, polls, until);
             }
-            Journal::Shared(_) => unpoisoned(self.polled.lock()).push(PutOff { hold: of.hold.id, lasts }),
+            Journal::Shared(_) => {
+                unpoisoned(self.polled.lock()).push(PutOff { hold: of.hold.id, polls, lasts });
+            }
         }
     }
 

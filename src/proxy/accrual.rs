@@ -239,7 +239,7 @@ impl Accrual {
     /// Has the job of a store looked at soon, since the store has changed.
     pub(super) async fn look_soon(&self, store: &str) {
         if let Ok(Some(open)) = self.find(VECTOR_STORE, store).await {
-            self.guard.put_job_off(&open, Duration::from_secs(1));
+            self.guard.hasten_job(&open);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::ledger::entry::Basis;
 use crate::protocol::openai::ResponseState;
 use crate::protocol::openai::sse::Hide;
 use crate::protocol::openai::usage::{self, AnswerForm};
+use crate::proxy::Failed;
 use crate::proxy::answer::Answer;
 use crate::proxy::background::{BackgroundStream, Beginning, Unnamed, in_a_task};
 use crate::proxy::bill::{Bill, Exchange};
@@ -73,12 +74,12 @@ pub enum StreamUsage {
     Priced,
 }
 
-/// A request that got no answer.
-pub(super) struct Unanswered {
-    pub(super) refusal: Refusal,
-    pub(super) in_flight: InFlight,
-    /// Whether upstream may have served it.
-    pub(super) was_sent: bool,
+/// A request that upstream has not accepted, as far as its answer says.
+pub(super) struct NotAccepted {
+    /// What the client gets.
+    pub(super) answer: Result<Response<Answer>, Failed>,
+    /// Whether upstream may have served it all the same: it was sent and not refused.
+    pub(super) may_be_served: bool,
 }
 
 /// Sends a request that is billed at most a fee, as `sending` does, and streams its answer.
@@ -87,29 +88,37 @@ pub(super) async fn unbilled(
     sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
     (mut reservation, fee): (Reservation, impl AsyncFnOnce() -> Money),
     mut in_flight: InFlight,
-) -> Result<(Response<AnswerBody>, InFlight), Unanswered> {
+    idle: Duration,
+) -> Result<(Response<AnswerBody>, InFlight), NotAccepted> {
     reservation.mark_sent();
     let answer = match answered(sending, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(reservation, &error));
             let refusal = Refusal::Upstream(NoAnswer::of(&error, Billed::No));
-            return Err(Unanswered { refusal, in_flight, was_sent: error.sent });
+            let answer = Err((refusal, in_flight));
+            return Err(NotAccepted { answer, may_be_served: error.sent });
         }
     };
     let (mut head, body) = answer.into_parts();
-    let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    let settled = if head.status.is_success() {
+    let (status, exchange) = (head.status, Exchange::of(head.status.as_u16(), &head.headers));
+    headers::to_client(&mut head.headers);
+    in_flight.status = status.as_u16();
+    if status.is_success() {
         let fee = fee().await;
         let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
-        reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() })
+        let ending = Ending { cost: fee, tool_fees: fee, ..exchange.ending() };
+        in_flight.settled(&reservation.settle(basis, ending));
+        return Ok((Response::from_parts(head, body), in_flight));
+    }
+    let answer = if reservation.hold().bound.cost > Money::ZERO {
+        Unserved { reservation, exchange, in_flight, idle }.pass_on(head, body).await
     } else {
-        reservation.release(exchange.ending())
+        in_flight.settled(&reservation.release(exchange.ending()));
+        in_flight.ended("upstream_error");
+        Ok(Response::from_parts(head, Answer::Plain(body)))
     };
-    in_flight.settled(&settled);
-    headers::to_client(&mut head.headers);
-    in_flight.status = head.status.as_u16();
-    Ok((Response::from_parts(head, body), in_flight))
+    Err(NotAccepted { answer, may_be_served: !status.is_client_error() })
 }
 
 /// Sends a metered request, passes the answer on frame by frame, and settles it.

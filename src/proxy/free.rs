@@ -24,7 +24,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::background::Settler;
 use crate::proxy::batches::BatchFile;
 use crate::proxy::body::may_be_json;
-use crate::proxy::exchange::{self, Unanswered};
+use crate::proxy::exchange::{self, NotAccepted};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::refuse_invalid;
@@ -138,32 +138,24 @@ impl Proxy {
             Some(used) => self.charge_use(used, caller, rules.sheet.fees()).await,
             None => Money::ZERO,
         };
-        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
-        let is_accepted = matches!(&sent, Ok((answer, _)) if answer.status().is_success());
-        self.remember(caller, is_accepted).await;
-        match sent {
-            Ok((answer, in_flight)) if is_accepted => {
-                self.conclude(rules, errand, (answer, rates), (caller, list), in_flight).await
+        let idle = rules.answer_idle;
+        let sent = exchange::unbilled(sending, (reservation, fee), in_flight, idle).await;
+        self.remember(caller, sent.is_ok()).await;
+        let NotAccepted { answer, may_be_served } = match sent {
+            Ok((answer, in_flight)) => {
+                return self.conclude(rules, errand, (answer, rates), (caller, list), in_flight).await;
             }
-            Ok((answer, mut in_flight)) => {
-                if answer.status().is_client_error() {
-                    errand.abandon().await;
-                } else {
-                    // An error of a gateway does not show whether upstream has served the request.
-                    self.presume(rules, &mut errand, caller).await;
-                }
-                in_flight.ended("upstream_error");
-                let mut answer = answer.map(Answer::Plain);
-                answer.headers_mut().extend(rates);
-                Ok(answer)
-            }
-            Err(Unanswered { refusal, in_flight, was_sent }) => {
-                if was_sent {
-                    self.presume(rules, &mut errand, caller).await;
-                }
-                Err((refusal, in_flight))
-            }
+            Err(not_accepted) => not_accepted,
+        };
+        if may_be_served {
+            self.presume(rules, &mut errand, caller).await;
+        } else {
+            errand.abandon().await;
         }
+        answer.map(|mut answer| {
+            answer.headers_mut().extend(rates);
+            answer
+        })
     }
 
     /// Holds what an unmetered request costs at most, after its access was checked.

@@ -225,6 +225,11 @@ impl Proxy {
         caller: &Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
+        let accrual = Accrual::new(&self.guard, rules);
+        let _adding = match &plan {
+            Plan::Files(growth) => Some(accrual.adding(&growth.store.id)),
+            Plan::Container(..) | Plan::Store(_) | Plan::Search(_) => None,
+        };
         reservation.mark_sent();
         let sending = outgoing.send(self.upstream(rules));
         let answer = match answered(sending, &mut in_flight).await {
@@ -248,7 +253,6 @@ impl Proxy {
             in_flight.settled(&reservation.assume(exchange.ending()));
             return Err((BROKEN_OFF, in_flight));
         };
-        let accrual = Accrual::new(&self.guard, rules);
         let made = (&bytes, exchange);
         match plan {
             Plan::Search(searches) => {

@@ -24,11 +24,14 @@ pub struct DueJob {
     pub polls: u32,
 }
 
-/// A job that goes on.
+/// A job that goes on, and when it is asked for again.
 #[derive(Clone, Copy, Debug)]
 pub struct PutOff {
     /// The id of its hold.
     pub hold: u64,
+    /// How often it was asked for before the answer that this follows from. It counts for nothing
+    /// once the job was hastened since. `None` if this is to hasten the job.
+    pub polls: Option<u32>,
     /// How long it is not asked for.
     pub lasts: Duration,
 }

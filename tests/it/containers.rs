@@ -309,6 +309,29 @@ fn a_page_in_place_of_an_answer_deletes_nothing() {
 }
 
 #[test]
+fn a_use_of_a_container_without_a_job_is_charged_where_only_a_gateway_answers() {
+    run(async {
+        let (house, _) = guard_before(LIMIT, |path, _| {
+            if path.ends_with("cntr_page") { Reply::Page(502) } else { Reply::Error(502) }
+        })
+        .await;
+        let used_s = house.guard.clock().now_s() - 590;
+        for id in ["cntr_page", "cntr_openai"] {
+            knows(&house, ObjectKind::Container, id, |known| {
+                known.container_memory = Some(ContainerMemory::G1);
+                (known.idle_s, known.used_s) = (1_200, used_s);
+            })
+            .await;
+            let shown = ask(&house, Method::GET, &format!("{PATH}/{id}")).await;
+            assert_eq!(shown.status, StatusCode::BAD_GATEWAY);
+        }
+        let assumed = ("0.015".to_owned(), json!("assumed"));
+        assert_eq!(booked(&house, &format!("{PATH}/{{}}")).await, [assumed], "ten minutes, once");
+        assert_eq!(held(&house).await, "0");
+    });
+}
+
+#[test]
 fn a_form_that_is_refused_before_its_end_is_no_use() {
     run(async {
         let house = House::with(LIMIT).await;

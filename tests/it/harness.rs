@@ -253,8 +253,9 @@ impl House {
 
     /// Shuts down, and lets the folder live on.
     pub(crate) async fn close(self) -> tempfile::TempDir {
-        let Self { app, folder, stop_fake, guard, .. } = self;
-        drop(guard);
+        let Self { app, folder, stop_fake, guard, directory, rulebook, books, .. } = self;
+        // The database's thread ends once nothing uses it, and is waited for.
+        drop((guard, directory, rulebook, books));
         Box::pin(app.shut_down()).await;
         let _ = stop_fake.send(true);
         folder

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,6 +18,10 @@ pub(crate) enum Reply {
     Events(String),
     /// An error of OpenAI's with this status.
     Error(u16),
+    /// An error of a gateway on the way with this status.
+    Page(u16),
+    /// Another one, after some time.
+    Later(Duration, Box<Reply>),
     /// Nothing, for as long as the test runs.
     Silence,
 }
@@ -58,8 +63,12 @@ where
     while let Some((head, body)) = request(&mut stream, &mut unread).await {
         let path = head.split(' ').nth(1).unwrap().to_owned();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let answer = reply(&path, &body);
+        let mut answer = reply(&path, &body);
         asked.borrow_mut().push((path, body));
+        if let Reply::Later(lasts, later) = answer {
+            tokio::time::sleep(lasts).await;
+            answer = *later;
+        }
         let (status, kind, text) = match answer {
             Reply::Json(value) => (200, "application/json", value.to_string()),
             Reply::Events(events) => (200, "text/event-stream", events),
@@ -67,6 +76,8 @@ where
                 let error = json!({ "error": { "message": "no", "type": "server_error", "param": null, "code": null } });
                 (status, "application/json", error.to_string())
             }
+            Reply::Page(status) => (status, "text/html", "<html>We are busy.</html>".to_owned()),
+            Reply::Later(..) => unreachable!("only one after another"),
             Reply::Silence => std::future::pending().await,
         };
         let head =

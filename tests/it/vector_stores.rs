@@ -2,6 +2,9 @@
 
 mod growth;
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spendguard::domain::ObjectKind;
@@ -203,7 +206,7 @@ fn a_store_without_room_for_its_storage_is_kept_and_booked_over_the_limit() {
         let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
         assert!(metrics.contains("spendguard_jobs{kind=\"vector_store\",state=\"open\"} 1"), "{metrics}");
         assert!(metrics.contains("spendguard_overrun_usd_total 0.09"), "{metrics}");
-        tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
         house.guard.core().flush().await.unwrap();
         let entries = house.entries().await;
         let alerts = entries.iter().filter(|entry| entry["kind"] == "threshold");
@@ -216,18 +219,29 @@ fn a_store_without_room_for_its_storage_is_kept_and_booked_over_the_limit() {
 }
 
 #[test]
-fn a_store_whose_deletion_got_no_answer_is_asked_for_soon() {
+fn a_store_whose_deletion_got_no_answer_is_asked_for_soon_also_where_a_look_is_under_way() {
     run(async {
-        let (house, asked) = guard_before(LIMIT, |_, _| Reply::Error(500)).await;
+        let requests = Cell::new(0);
+        let (house, asked) = guard_before(LIMIT, move |_, _| {
+            requests.set(requests.get() + 1);
+            let store = json!({ "id": "vs_1", "object": "vector_store", "usage_bytes": FILE_BYTES });
+            match requests.get() {
+                1 => Reply::Later(Duration::from_millis(600), Box::new(Reply::Json(store))),
+                2 => Reply::Error(500),
+                _ => Reply::Json(store),
+            }
+        })
+        .await;
+        let count = || asked.borrow().len();
         knows(&house, ObjectKind::VectorStore, "vs_1", |_| {}).await;
         followed(&house, "vector_store", "vs_1", 6_250_000, &terms(&house, -600, 85_800, FILE_BYTES)).await;
-        let open = house.guard.find_job("vector_store", "vs_1").await.unwrap().unwrap();
-        house.guard.put_job_off(&open, std::time::Duration::from_secs(3_600));
-        let count = || asked.borrow().iter().filter(|(path, _)| path == "/v1/vector_stores/vs_1").count();
+        while count() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let deleted = ask(&house, Method::DELETE, &format!("{PATH}/vs_1")).await;
         assert_eq!(deleted.status, StatusCode::INTERNAL_SERVER_ERROR);
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-        assert!(count() >= 2, "the deletion, and the question");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(count(), 3, "a look, the deletion, and another look");
     });
 }
 

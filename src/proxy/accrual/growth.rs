@@ -5,7 +5,7 @@
 //! where a limit leaves no room for that, the files have a job of their own beside that of the
 //! store, until the hold of the store is for them as well.
 
-use crate::guard::{Denied, Ending, Reservation};
+use crate::guard::{Denied, Ending, Reservation, UnderWay};
 use crate::ledger::entry::OpenJob;
 use crate::ledger::waiting::Turn;
 use crate::protocol::openai::hosted::VectorStore;
@@ -20,6 +20,8 @@ use crate::proxy::asking::{Asked, PAUSE_MAX, pause_after};
 const GROW_ATTEMPTS: u32 = 40;
 /// The name under which that is noted.
 const GROWING: &str = "growing";
+/// The name under which files are noted that are sent to be added.
+const ADDING: &str = "adding";
 /// Jobs of files that are held beside one store.
 const BESIDE_MAX: usize = 8;
 
@@ -37,6 +39,17 @@ pub(super) struct Beside {
 }
 
 impl Accrual {
+    /// Notes that files are added to a store, until they are followed: upstream may count them before
+    /// it answers, and their hold is there already.
+    pub(in crate::proxy) fn adding(&self, store: &str) -> UnderWay {
+        self.guard.begin_work(ADDING, store)
+    }
+
+    /// Whether this guard adds files to a store.
+    pub(super) fn is_adding(&self, store: &str) -> bool {
+        self.guard.is_under_way(ADDING, store)
+    }
+
     /// Follows files that upstream has taken into a store, by the hold and the terms that were made
     /// for them. If no job follows the store, they are those of the whole store.
     pub(in crate::proxy) async fn grow(&self, store: &str, added: &Terms, mut hold: Reservation) {
@@ -105,6 +118,7 @@ impl Accrual {
         let bytes = (excess, of_store.stored().1);
         let held = Terms::vector_store(bytes, self.fees(), self.now_s(), of_store.is_own).beside(store);
         let unheld = held.clone().unheld();
+        let mut is_logged = false;
         for terms in [held, unheld] {
             let request = self.request(&open.hold.attribution, terms.bound());
             match self.guard.reserve_in_turn(request, Turn::Last).await {
@@ -115,7 +129,9 @@ impl Accrual {
                 }
                 Err(Denied::ByLimit(denial)) => {
                     self.guard.core().note_denial(&denial);
-                    log_over_limit(store);
+                    if !std::mem::replace(&mut is_logged, true) {
+                        log_over_limit(store);
+                    }
                 }
                 Err(Denied::Unpriced(_) | Denied::Unavailable | Denied::Full | Denied::Outdated) => {
                     return Seen::Later(RETRY);
@@ -137,8 +153,11 @@ impl Accrual {
     ) -> Seen {
         let now_s = self.now_s();
         let Object::VectorStore { changed_s, is_held, .. } = terms.of else { return Seen::Later(PAUSE_MAX) };
-        if self.guard.is_job_claimed(VECTOR_STORE, store) {
-            // It may be renewed at this moment.
+        // Of several that are looked at, each counts on the others.
+        let Some(_growing) = self.guard.exclusive(GROWING, store) else { return Seen::Later(RETRY) };
+        let is_last = now_s >= terms.until_s.saturating_sub(MARGIN_S);
+        if self.guard.is_job_claimed(VECTOR_STORE, store) || self.is_adding(store) && !is_last {
+            // Its hold may change at this moment.
             return Seen::Later(RETRY);
         }
         let Ok(found) = self.find(VECTOR_STORE, store).await else { return Seen::Later(RETRY) };
@@ -156,7 +175,7 @@ impl Accrual {
                 self.end(&open.job.kind, &open.job.object, now_s, "it is held with its store").await;
                 Seen::Done
             }
-            Ok(false) if now_s >= terms.until_s.saturating_sub(MARGIN_S) => {
+            Ok(false) if is_last => {
                 let next = terms.next_of_store(terms.stored().0, self.fees(), now_s);
                 self.renew_store(open, next, (is_held, 0)).await
             }

@@ -203,10 +203,14 @@ impl Accrual {
             self.end(&open.job.kind, &open.job.object, now_s, "it has expired").await;
             return Seen::Done;
         }
+        // Before what is beside it is read: files that are added then are in one of the two.
+        let is_adding = self.is_adding(&open.job.object);
         let Ok(beside) = self.beside(&open.job.object, "").await else { return Seen::Later(RETRY) };
         let (bytes, file_bytes) = terms.stored();
         let known =
             store.as_ref().map_or(bytes, |store| store.bytes_max(file_bytes).saturating_sub(beside.bytes));
+        // What it has grown by may be files that are held by the request that adds them.
+        let known = if is_adding { known.min(bytes) } else { known };
         let has_grown = mebibytes(known) > mebibytes(bytes);
         let has_shrunk = mebibytes(known) < mebibytes(bytes);
         let pending = store.as_ref().map(|store| store.pending);
@@ -228,6 +232,7 @@ impl Accrual {
             return seen.of_shown(store.is_some());
         }
         match pending {
+            Some(_) if is_adding => Seen::There(RETRY),
             Some(0) if has_shrunk => Seen::There(seconds(next_s.min(shrinks_s).saturating_sub(now_s))),
             Some(0) => Seen::There(seconds(next_s.saturating_sub(now_s))),
             Some(_) => Seen::There(pause_after(polls)),

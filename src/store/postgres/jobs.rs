@@ -15,9 +15,20 @@ const CLAIM_MS: i64 = 180_000;
 pub(super) fn due(db: Db<'_>, names: &dyn Names, put_off: &[PutOff], count_max: u32) -> Result<Vec<DueJob>> {
     // A parameter, so that the index of these times is used.
     let now_ms = now_ms(db)?;
-    for PutOff { hold, lasts } in put_off {
+    for PutOff { hold, polls, lasts } in put_off {
         let until_ms = now_ms.saturating_add(i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX));
-        db.execute("UPDATE job SET poll_ms = ?2 WHERE hold_id = ?1", params![int(*hold), until_ms])?;
+        let hold = int(*hold);
+        match polls {
+            Some(polls) => db.execute(
+                "UPDATE job SET poll_ms = ?2 WHERE hold_id = ?1 AND polls = ?3",
+                params![hold, until_ms, i64::from(*polls) + 1],
+            )?,
+            // What was asked before counts no more.
+            None => db.execute(
+                "UPDATE job SET poll_ms = ?2, polls = polls + 1 WHERE hold_id = ?1",
+                params![hold, until_ms],
+            )?,
+        };
     }
     if !db.exists("SELECT 1 FROM job WHERE poll_ms <= ?1 LIMIT 1", params![now_ms])? {
         return Ok(Vec::new());

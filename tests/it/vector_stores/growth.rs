@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
+use spendguard::domain::ObjectKind;
 
 use super::{FILE_BYTES, PATH, made, terms};
-use crate::accrual::{LIMIT, at_fake, booked, booked_soon, counted, followed, held, knows_file, runs};
+use crate::accrual::{LIMIT, at_fake, booked, booked_soon, counted, followed, held, knows, knows_file, runs};
 use crate::harness::{House, run};
 use crate::scripted::{Reply, guard_before};
 
@@ -43,6 +44,32 @@ fn files_that_are_added_at_once_hold_what_they_may_take_and_not_their_store_agai
         assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
         assert_eq!(held(&house).await, "0.025", "four files of 64 MiB for a day");
         assert_eq!(add(3).await.status, StatusCode::TOO_MANY_REQUESTS);
+    });
+}
+
+#[test]
+fn files_that_upstream_counts_before_it_answers_are_not_held_twice() {
+    run(async {
+        let (house, _) = guard_before(&limit("0.013"), |path, _| {
+            if path.ends_with("/files") {
+                let added = json!({ "id": "file-1", "object": "vector_store.file" });
+                return Reply::Later(LOOKED, Box::new(Reply::Json(added)));
+            }
+            Reply::Json(json!({ "id": "vs_1", "object": "vector_store", "usage_bytes": 2 * FILE_BYTES }))
+        })
+        .await;
+        knows_file(&house, "file-1").await;
+        knows(&house, ObjectKind::VectorStore, "vs_1", |_| {}).await;
+        followed(&house, "vector_store", "vs_1", FILE_NANO, &terms(&house, -600, 85_800, FILE_BYTES)).await;
+        let path = format!("{PATH}/vs_1/files");
+        let file = json!({ "file_id": "file-1" });
+        let (added, seen) = tokio::join!(house.post(&path, &[], &file), async {
+            tokio::time::sleep(LOOKED - Duration::from_millis(500)).await;
+            (held(&house).await, runs(&house, "vector_store", "vs_1/0").await)
+        });
+        assert_eq!(added.status, StatusCode::OK, "{added:?}");
+        assert_eq!(seen, ("0.0125".to_owned(), false), "the store's file, and the one that is added");
+        assert_eq!(held(&house).await, "0.0125");
     });
 }
 
