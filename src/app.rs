@@ -222,6 +222,7 @@ impl App {
                 shard: number,
                 ids: Arc::clone(&ids),
                 tracker: TaskTracker::new(),
+                stop: stop.clone(),
             });
             let (serving, drain) = (serving.clone(), self.settings.server.drain);
             let name = format!("proxy-{number}");

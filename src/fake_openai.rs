@@ -15,6 +15,7 @@ mod bounded;
 mod containers;
 mod files;
 mod images;
+mod sockets;
 mod stream;
 mod uploads;
 mod vector_stores;
@@ -34,6 +35,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::fake_openai::answers::{Api, Made};
@@ -42,7 +44,6 @@ use crate::fake_openai::background::Responses;
 use crate::fake_openai::batches::Batches;
 use crate::fake_openai::containers::Containers;
 use crate::fake_openai::files::Files;
-use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::fake_openai::uploads::Uploads;
 use crate::fake_openai::vector_stores::VectorStores;
@@ -92,6 +93,7 @@ pub struct Fake {
     clock: Clock,
     containers: Containers,
     vector_stores: VectorStores,
+    sockets: TaskTracker,
     ids: AtomicU64,
     seen: AtomicU64,
     /// Kept, so that their connections stay open and the answers arrive.
@@ -133,6 +135,9 @@ impl Fake {
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        if request.headers().contains_key(header::SEC_WEBSOCKET_KEY) {
+            return self.open_socket(request);
+        }
         let (head, body) = request.into_parts();
         if let Some(status) = ordered_status(&head.headers, "x-fake-early-status") {
             self.remember(&head, &Bytes::new());
@@ -224,22 +229,6 @@ impl Fake {
         let models: BTreeMap<String, Value> =
             self.served().iter().map(|(name, served)| (name.clone(), model(served))).collect();
         json!({ "requests": self.seen.load(Ordering::Relaxed), "models": models })
-    }
-
-    fn draw(&self, is_edit: bool, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
-        let Some((fields, sent)) = images::fields(headers, body) else {
-            return error(StatusCode::BAD_REQUEST, "We could not read the body of your request.", None);
-        };
-        let images = Images { fields: &fields, sent, is_edit, headers };
-        self.note(fields["model"].as_str().unwrap_or_default(), images.served());
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        if fields["stream"] != true {
-            return identified(answer(StatusCode::OK, &images.object()), id);
-        }
-        let mut response = Response::new(Either::Left(Full::new(Bytes::from(images.events()))));
-        let kind = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        identified(response, id)
     }
 
     /// Speaks a text, or writes a recording down.

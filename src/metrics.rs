@@ -20,7 +20,7 @@ use prometheus::{
 
 use crate::domain::{Money, Quantities};
 use crate::metrics::exports::Exports;
-use crate::metrics::register::{counter_vec, float_vec, gauge_vec, histogram_vec, registered};
+use crate::metrics::register::{counter_vec, float_vec, gauge, gauge_vec, histogram_vec, registered};
 
 pub use exports::SpanState;
 pub use samples::{LimitSample, RequestLabels};
@@ -53,6 +53,7 @@ pub struct Metrics {
     ttft: Histogram,
     inflight: IntGauge,
     streams: IntGauge,
+    sockets: IntGauge,
     commit: Histogram,
     queue: IntGauge,
     waiting: IntGauge,
@@ -193,14 +194,9 @@ impl Metrics {
                     .buckets(SLOW.to_vec()),
                 )?,
             )?,
-            inflight: registered(
-                r,
-                IntGauge::new("spendguard_inflight_requests", "Requests being served.")?,
-            )?,
-            streams: registered(
-                r,
-                IntGauge::new("spendguard_streams_open", "Event streams being passed on.")?,
-            )?,
+            inflight: gauge(r, "spendguard_inflight_requests", "Requests being served.")?,
+            streams: gauge(r, "spendguard_streams_open", "Event streams being passed on.")?,
+            sockets: gauge(r, "spendguard_sockets_open", "WebSockets that are open.")?,
             commit: registered(
                 r,
                 Histogram::with_opts(
@@ -208,14 +204,8 @@ impl Metrics {
                         .buckets(FAST.to_vec()),
                 )?,
             )?,
-            queue: registered(
-                r,
-                IntGauge::new("spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
-            )?,
-            waiting: registered(
-                r,
-                IntGauge::new("spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
-            )?,
+            queue: gauge(r, "spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
+            waiting: gauge(r, "spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
             jobs: gauge_vec(r, "spendguard_jobs", "Jobs at upstream that run.", &["kind", "state"])?,
             reload_failures: registered(
                 r,
@@ -224,10 +214,7 @@ impl Metrics {
                     "Configurations refused on reload.",
                 )?,
             )?,
-            price_age: registered(
-                r,
-                IntGauge::new("spendguard_price_sheet_age_seconds", "Age of the price sheet.")?,
-            )?,
+            price_age: gauge(r, "spendguard_price_sheet_age_seconds", "Age of the price sheet.")?,
             limit_settled: gauge_vec(
                 r,
                 "spendguard_limit_settled",
@@ -371,6 +358,11 @@ impl Metrics {
     /// The number of streams being passed on; add one, take one away.
     pub fn streams_open(&self) -> &IntGauge {
         &self.streams
+    }
+
+    /// The number of sockets that are open; add one, take one away.
+    pub fn sockets_open(&self) -> &IntGauge {
+        &self.sockets
     }
 
     /// Records the time of a group commit.

@@ -38,6 +38,7 @@ pub mod refuse;
 mod room;
 pub mod route;
 mod rules;
+mod socket;
 pub mod tap;
 pub mod unpack;
 mod upload;
@@ -51,6 +52,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, RateCheck};
@@ -86,6 +88,8 @@ pub struct Proxy {
     pub ids: Arc<RequestIds>,
     /// Owner of the exchanges that outlive their clients.
     pub tracker: TaskTracker,
+    /// Becomes true when no new requests are accepted.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// A refusal, with the request that it ends.
@@ -180,6 +184,7 @@ impl Proxy {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         match endpoint {
+            Endpoint::Socket(of) => Box::pin(self.open_socket(rules, of, head, caller, in_flight)).await,
             Endpoint::SelfService(own) => self.answer_own(rules, own, (&head.uri, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
@@ -266,8 +271,8 @@ impl Proxy {
         let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
             let metered = admitted.exchange;
-            let answer =
-                exchange::metered(&shard.guard, &upstream, outgoing, metered, policy, in_flight, &left).await;
+            let sending = outgoing.send(&upstream);
+            let answer = exchange::metered(&shard.guard, sending, metered, policy, in_flight, &left).await;
             if caller.unseen.is_some() {
                 Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }

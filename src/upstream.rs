@@ -4,6 +4,7 @@
 //! may have reached upstream. The body says so: it is asked for its bytes only
 //! when the head goes out.
 
+mod answer;
 mod outgoing;
 mod pool;
 mod tunnel;
@@ -21,10 +22,10 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+pub use self::answer::AnswerBody;
 use self::outgoing::Outgoing;
-pub use self::outgoing::{Closed, Passing, Source};
-pub use self::pool::AnswerBody;
-use self::pool::{Failure, Pool};
+pub use self::outgoing::{BrokenOff, Closed, Passing, Source};
+use self::pool::{Failure, Pool, Upgraded};
 pub use self::tunnel::HttpProxy;
 use self::tunnel::Tunnel;
 
@@ -37,6 +38,15 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// The time limit for the head of an answer.
     pub response_timeout: Duration,
+}
+
+/// The answer to a request for another protocol.
+#[derive(Debug)]
+pub enum Upgrade {
+    /// Upstream speaks it from now on: the headers of its answer, and the connection.
+    Agreed(HeaderMap, hyper::upgrade::Upgraded),
+    /// It does not.
+    Refused(Response<AnswerBody>),
 }
 
 /// A pool of connections to upstream.
@@ -185,6 +195,21 @@ impl Upstream {
         self.exchange(request, &was_polled).await
     }
 
+    /// Asks for another protocol on a connection of its own.
+    pub async fn upgrade(&self, suffix: &str, headers: HeaderMap) -> Result<Upgrade, SendError> {
+        let was_polled = Arc::new(AtomicBool::new(true));
+        let request =
+            self.request(Method::GET, suffix, headers, Outgoing::whole(Bytes::new(), &was_polled))?;
+        let asking = tokio::time::timeout(self.response_timeout, self.pool.upgrade(request));
+        match asking.await.map_err(|_| self.timed_out(true))? {
+            Ok(Upgraded::Agreed(headers, io)) => Ok(Upgrade::Agreed(headers, io)),
+            Ok(Upgraded::Refused(answer)) => {
+                self.unless_refused(answer.map(AnswerBody::Received)).map(Upgrade::Refused)
+            }
+            Err(failure) => Err(send_error(failure, true)),
+        }
+    }
+
     /// The time limit for the head of an answer.
     pub fn response_timeout(&self) -> Duration {
         self.response_timeout
@@ -221,14 +246,8 @@ impl Upstream {
         was_polled: &AtomicBool,
     ) -> Result<Response<AnswerBody>, SendError> {
         match self.pool.request(request).await {
-            Ok(answer) => self.unless_refused(answer),
-            Err(Failure::Unreachable(cause)) => {
-                Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) })
-            }
-            Err(Failure::Broken(error)) => {
-                let sent = was_polled.load(Ordering::Acquire);
-                Err(SendError { kind: SendErrorKind::Broken, sent, detail: chain(&error) })
-            }
+            Ok(answer) => self.unless_refused(answer.map(AnswerBody::Received)),
+            Err(failure) => Err(send_error(failure, was_polled.load(Ordering::Acquire))),
         }
     }
 
@@ -276,6 +295,16 @@ fn host(base: &Uri) -> HeaderValue {
         Some(_) | None => HeaderValue::from_str(name),
     };
     named.unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Why there is no answer to a request of which upstream may have got bytes, if it was `sent`.
+fn send_error(failure: Failure, sent: bool) -> SendError {
+    match failure {
+        Failure::Unreachable(cause) => {
+            SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) }
+        }
+        Failure::Broken(error) => SendError { kind: SendErrorKind::Broken, sent, detail: chain(&error) },
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -70,6 +70,7 @@ const SPAWNS: &[&str] = &[
     "src/app/demo.rs",
     "src/store/postgres/start.rs",
     "src/proxy/background.rs",
+    "src/proxy/socket/session.rs",
 ];
 
 /// The files below a folder that have one of these endings, by their paths.

@@ -1,10 +1,13 @@
 //! The fake's images: one pixel each, with usage by quality.
 
-use http::HeaderMap;
-use http::header;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::{Either, Full};
 use serde_json::{Map, Value, json};
 
-use crate::fake_openai::{Served, number};
+use crate::fake_openai::{Answer, Fake, Served, answer, error, identified, number};
 use crate::protocol::multipart;
 
 /// A PNG of one pixel, in base64.
@@ -16,6 +19,25 @@ const PARTIAL_TOKENS: u64 = 100;
 
 /// The paths of image requests.
 pub(super) const PATHS: [&str; 2] = ["/v1/images/generations", "/v1/images/edits"];
+
+impl Fake {
+    /// Makes images.
+    pub(super) fn draw(&self, is_edit: bool, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
+        let Some((fields, sent)) = fields(headers, body) else {
+            return error(StatusCode::BAD_REQUEST, "We could not read the body of your request.", None);
+        };
+        let images = Images { fields: &fields, sent, is_edit, headers };
+        self.note(fields["model"].as_str().unwrap_or_default(), images.served());
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        if fields["stream"] != true {
+            return identified(answer(StatusCode::OK, &images.object()), id);
+        }
+        let mut response = Response::new(Either::Left(Full::new(Bytes::from(images.events()))));
+        let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        identified(response, id)
+    }
+}
 
 /// The fields of a request, and how many images it sends.
 pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Option<(Value, u64)> {

@@ -1,6 +1,8 @@
 //! Making series and registering them, in one step.
 
-use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 pub(super) fn registered<C: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
@@ -26,6 +28,10 @@ pub(super) fn float_vec(
     labels: &[&str],
 ) -> prometheus::Result<CounterVec> {
     registered(r, CounterVec::new(Opts::new(name, help), labels)?)
+}
+
+pub(super) fn gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    registered(r, IntGauge::new(name, help)?)
 }
 
 pub(super) fn gauge_vec(

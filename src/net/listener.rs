@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::net::h2_stall::{Heard, StallWatch};
@@ -110,10 +109,7 @@ where
         };
         let Ok(permit) = permit else { break };
         let (versions, serving, service) = (Arc::clone(&versions), serving.clone(), service.clone());
-        tracker.spawn(async move {
-            connection(stream, &versions, serving, service).await;
-            drop(permit);
-        });
+        tracker.spawn(async move { connection((stream, permit), &versions, serving, service).await });
     }
     drop(listener);
     tracker.close();
@@ -131,7 +127,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    speak(io, &versions(timeouts.header), timeouts, stop, service).await;
+    speak((io, None), &versions(timeouts.header), timeouts, stop, service).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -167,8 +163,12 @@ fn versions(header_timeout: Duration) -> Versions {
     Versions { http1, http2 }
 }
 
-async fn connection<S, B>(stream: TcpStream, versions: &Versions, serving: Serving, service: S)
-where
+async fn connection<S, B>(
+    (stream, permit): (TcpStream, OwnedSemaphorePermit),
+    versions: &Versions,
+    serving: Serving,
+    service: S,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -178,13 +178,14 @@ where
     // Nagle's algorithm would hold streamed events back.
     let _ = stream.set_nodelay(true);
     let timeouts = serving.timeouts;
+    let permit = Some(permit);
     let Some(tls) = &serving.tls else {
-        return speak(stream, versions, timeouts, serving.stop, service).await;
+        return speak((stream, permit), versions, timeouts, serving.stop, service).await;
     };
     match tokio::time::timeout(timeouts.header, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             // Boxed, so that connections without TLS don't have its size.
-            Box::pin(speak(stream, versions, timeouts, serving.stop, service)).await;
+            Box::pin(speak((stream, permit), versions, timeouts, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(event = "tls_handshake_failed", %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(event = "tls_handshake_timeout", "a TLS handshake took too long"),
@@ -192,7 +193,7 @@ where
 }
 
 async fn speak<I, S, B>(
-    io: I,
+    (io, permit): (I, Option<OwnedSemaphorePermit>),
     versions: &Versions,
     timeouts: Timeouts,
     mut stop: watch::Receiver<bool>,
@@ -206,7 +207,7 @@ async fn speak<I, S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let traffic = Arc::new(Traffic::default());
-    let mut io = Patient::new(io, timeouts.header, Arc::clone(&traffic));
+    let mut io = Patient::new(io, timeouts.header, Arc::clone(&traffic), permit);
     let greeting = tokio::select! {
         greeting = tokio::time::timeout(timeouts.header, io.greeting()) => greeting,
         () = stopped(&mut stop) => return,
@@ -224,13 +225,16 @@ async fn speak<I, S, B>(
     let expired = traffic.expired(timeouts, speaks);
     let ended = match speaks {
         Detected::Http1 => {
-            let connection = versions.http1.serve_connection(io, service);
-            until_stopped(connection, stop, expired, timeouts.header).await
+            let connection = versions.http1.serve_connection(io, service).with_upgrades();
+            let say_goodbye =
+                |connection: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(connection);
+            until_stopped((connection, say_goodbye), stop, expired, timeouts.header).await
         }
         Detected::Http2 => {
             let connection = versions.http2.serve_connection(io, service);
             // Boxed, so that connections of HTTP/1.1 don't have its size.
-            Box::pin(until_stopped(connection, stop, expired, timeouts.header)).await
+            let say_goodbye = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
+            Box::pin(until_stopped((connection, say_goodbye), stop, expired, timeouts.header)).await
         }
     };
     if let Err(error) = ended {
@@ -238,20 +242,21 @@ async fn speak<I, S, B>(
     }
 }
 
-/// Serves a connection to its end, or until it is stopped or idle for too long.
-async fn until_stopped<C: GracefulConnection>(
-    connection: C,
+/// Serves a connection to its end, or until it is stopped or idle for too long; then it ends after
+/// the requests that it has.
+async fn until_stopped<C: Future<Output = hyper::Result<()>>>(
+    (connection, say_goodbye): (C, impl Fn(Pin<&mut C>)),
     mut stop: watch::Receiver<bool>,
     expired: impl Future<Output = Expired>,
     goodbye_max: Duration,
-) -> Result<(), C::Error> {
+) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {
         // Polled in this order, which costs less than a random order.
         biased;
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
+            say_goodbye(connection.as_mut());
             connection.await
         }
         expired = expired => {
@@ -259,7 +264,7 @@ async fn until_stopped<C: GracefulConnection>(
                 tracing::debug!(event = "request_head_timeout", "the head of a request took too long");
                 return Ok(());
             }
-            connection.as_mut().graceful_shutdown();
+            say_goodbye(connection.as_mut());
             // A client that does not close its side is not waited for.
             tokio::time::timeout(goodbye_max, connection).await.unwrap_or(Ok(()))
         }

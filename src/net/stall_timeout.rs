@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
 use crate::net::idle::{Detected, Traffic};
@@ -39,11 +40,19 @@ pub(super) struct Patient<I> {
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
     traffic: Arc<Traffic>,
+    /// Its place among the connections that may be open, also once it is a `WebSocket`.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<I> Patient<I> {
-    pub(super) fn new(inner: I, opening_max: Duration, traffic: Arc<Traffic>) -> Self {
-        Self { inner, first: Bytes::new(), stall: None, stall_max: stall_max(opening_max), traffic }
+    pub(super) fn new(
+        inner: I,
+        opening_max: Duration,
+        traffic: Arc<Traffic>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let stall_max = stall_max(opening_max);
+        Self { inner, first: Bytes::new(), stall: None, stall_max, traffic, _permit: permit }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -148,7 +157,7 @@ mod tests {
 
     async fn heard(parts: &[&[u8]]) -> (Detected, Vec<u8>) {
         let (ours, mut theirs) = duplex(1 << 16);
-        let mut ours = Patient::new(ours, Duration::from_secs(1), Arc::default());
+        let mut ours = Patient::new(ours, Duration::from_secs(1), Arc::default(), None);
         let say = async {
             for part in parts {
                 theirs.write_all(part).await.unwrap();

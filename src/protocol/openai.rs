@@ -4,7 +4,7 @@
 //! `request` reads a body into a demand and splices it, `usage` reads the usage in an
 //! answer, `sse` observes streams, `account` finds the parts of an answer that name
 //! upstream's account, `refusal` writes error bodies, `batch` reads
-//! batches and their files, `hosted` containers and vector stores.
+//! batches and their files, `hosted` containers and vector stores, `socket` the messages on a `WebSocket`.
 
 pub mod account;
 pub mod batch;
@@ -15,6 +15,7 @@ pub mod operation;
 pub mod refusal;
 pub mod request;
 mod response;
+pub mod socket;
 pub mod sse;
 pub mod usage;
 

@@ -57,7 +57,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
-            Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Plain(body) => Pin::new(body).poll_frame(cx),
             Self::Tapped(tap) => tap.poll_frame(cx),
             Self::Sound(tap) => tap.poll_frame(cx),
             Self::Background(stream) => stream.poll_frame(cx),

@@ -82,14 +82,14 @@ pub enum ReadError {
     /// Other requests' bodies take all of the memory for bodies.
     NoRoom,
     /// The sender disconnected or failed.
-    Broken(hyper::Error),
+    Broken(AnswerError),
 }
 
 /// Reads a body whole. A body that comes in one frame, as small ones do, is not
 /// copied.
 pub async fn read<B>(mut body: B, bounds: Bounds) -> Result<Bytes, ReadError>
 where
-    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+    B: Body<Data = Bytes, Error: Into<AnswerError>> + Unpin,
 {
     let Bounds { bytes_max, idle, step_bytes, room, waits } = bounds;
     let announced = announced_bytes(&body);
@@ -153,7 +153,7 @@ impl Pace {
         mut time: Pin<&mut Sleep>,
     ) -> Result<Option<Bytes>, ReadError>
     where
-        B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+        B: Body<Data = Bytes, Error: Into<AnswerError>> + Unpin,
     {
         loop {
             let frame = tokio::select! {
@@ -162,7 +162,9 @@ impl Pace {
                 () = time.as_mut() => return Err(ReadError::TooSlow),
             };
             let Some(frame) = frame else { return Ok(None) };
-            let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+            let Ok(part) = frame.map_err(|error| ReadError::Broken(error.into()))?.into_data() else {
+                continue;
+            };
             self.brought += part.len();
             if self.brought >= self.step_bytes {
                 self.brought = 0;

@@ -121,18 +121,17 @@ pub(super) async fn unbilled(
     Err(NotAccepted { answer, may_be_served: !status.is_client_error() })
 }
 
-/// Sends a metered request, passes the answer on frame by frame, and settles it.
+/// Sends a metered request as `sending` does, passes the answer on frame by frame, and settles it.
 pub async fn metered(
     guard: &Arc<Guard>,
-    upstream: &Upstream,
-    outgoing: Outgoing,
+    sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
     mut metered: Box<MeteredExchange>,
     policy: StreamPolicy,
     mut in_flight: InFlight,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, InFlight)> {
     metered.reservation.mark_sent();
-    let answer = match answered(outgoing.send(upstream), &mut in_flight).await {
+    let answer = match answered(sending, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(metered.reservation, &error));

@@ -23,7 +23,7 @@ const DEPLOYMENTS: &str = "/deployments/";
 /// The name of an endpoint in metrics and log lines.
 pub(super) fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
-        Endpoint::Metered(operation) => operation.path,
+        Endpoint::Metered(operation) | Endpoint::Socket(operation) => operation.path,
         Endpoint::Batch => endpoint::BATCHES,
         Endpoint::Upload(upload) => upload.path(),
         Endpoint::Free(label) | Endpoint::Hosted(_, label) => label,
@@ -63,8 +63,8 @@ pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> O
     Some(response)
 }
 
-/// Whether a request asks for a WebSocket, which is not served. Other protocols that
-/// a client offers, such as `h2c`, may be ignored: then HTTP/1.1 goes on.
+/// Whether a request asks for a WebSocket. Other protocols that a client offers, such as
+/// `h2c`, may be ignored: then HTTP/1.1 goes on.
 pub fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
     if *method != Method::GET {
         return false;
@@ -129,18 +129,20 @@ pub fn routed(
     head: &mut http::request::Parts,
     caller: &Caller,
 ) -> Result<(Endpoint, Option<String>), Refusal> {
-    if wants_websocket(&head.method, &head.headers) {
-        return Err(Refusal::Edge(Edge::NoWebSocket));
-    }
     let secret = caller.secret.expose();
     if headers::holds_key(head.uri.path().as_bytes(), secret) {
         let message = "A key stands in the path. Send it as 'Authorization: Bearer KEY', and nowhere else.";
         return Err(Refusal::Invalid(message.to_owned(), None));
     }
     let target = Target::of(head.uri.path());
-    let endpoint = classified(rules, head, target.path)?;
+    let endpoint = if wants_websocket(&head.method, &head.headers) {
+        let operation = endpoint::socket(target.path).ok_or(Refusal::Edge(Edge::NoWebSocket))?;
+        Endpoint::Socket(operation)
+    } else {
+        classified(rules, head, target.path)?
+    };
     let kind = match endpoint {
-        Endpoint::Metered(_) | Endpoint::Batch => query::Kind::Metered,
+        Endpoint::Metered(_) | Endpoint::Socket(_) | Endpoint::Batch => query::Kind::Metered,
         Endpoint::Allowed => query::Kind::Allowed,
         Endpoint::Free(_) | Endpoint::Upload(_) | Endpoint::Hosted(..) => query::Kind::Free,
         Endpoint::SelfService(_) => return Ok((endpoint, None)),

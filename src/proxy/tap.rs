@@ -185,7 +185,7 @@ impl Tap {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => return self.fail(error.into()),
+                Poll::Ready(Some(Err(error))) => return self.fail(error),
                 Poll::Ready(None) => {
                     let rest = state.sse.finish();
                     let rest = joined(rest, self.finish());

@@ -1,4 +1,5 @@
-//! The body of a request to upstream: whole in memory, or passed on as it arrives.
+//! Bodies that are passed on as they arrive, and the body of a request to upstream: one of those, or
+//! whole in memory.
 
 use std::fmt;
 use std::pin::Pin;
@@ -40,6 +41,41 @@ impl Passing {
         let (source, parts) = mpsc::channel(1);
         (Source(source), Self { parts, length, is_over: false })
     }
+
+    /// A body of unknown length, of which so many parts may wait to be read.
+    pub fn of_parts(waiting_max: usize) -> (Source, Self) {
+        let (source, parts) = mpsc::channel(waiting_max);
+        (Source(source), Self { parts, length: None, is_over: false })
+    }
+}
+
+impl Body for Passing {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.parts.poll_recv(cx));
+        self.is_over = !matches!(piece, Some(Piece::Part(_)));
+        Poll::Ready(match piece {
+            Some(Piece::Part(part)) => Some(Ok(Frame::data(part))),
+            Some(Piece::End) => None,
+            None => Some(Err(BrokenOff)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
 }
 
 impl Source {
@@ -48,19 +84,24 @@ impl Source {
         self.0.send(Piece::Part(part)).await.map_err(|_| Closed)
     }
 
+    /// Waits until the body is read no more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// Ends the body, which is whole.
-    pub async fn end(self) -> Result<(), Closed> {
+    pub async fn end(&self) -> Result<(), Closed> {
         self.0.send(Piece::End).await.map_err(|_| Closed)
     }
 }
 
-/// The body of a request broke off.
+/// A body broke off.
 #[derive(Debug)]
-pub(super) struct BrokenOff;
+pub struct BrokenOff;
 
 impl fmt::Display for BrokenOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body of the request broke off")
+        f.write_str("the body broke off")
     }
 }
 
@@ -100,26 +141,16 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.was_polled.store(true, Ordering::Release);
-        let passing = match &mut self.content {
-            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Passing(passing) => passing,
-        };
-        if passing.is_over {
-            return Poll::Ready(None);
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Passing(passing) => Pin::new(passing).poll_frame(cx),
         }
-        let piece = ready!(passing.parts.poll_recv(cx));
-        passing.is_over = !matches!(piece, Some(Piece::Part(_)));
-        Poll::Ready(match piece {
-            Some(Piece::Part(part)) => Some(Ok(Frame::data(part))),
-            Some(Piece::End) => None,
-            None => Some(Err(BrokenOff)),
-        })
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_none(),
-            Content::Passing(passing) => passing.is_over,
+            Content::Passing(passing) => passing.is_end_stream(),
         }
     }
 
@@ -129,7 +160,7 @@ impl Body for Outgoing {
                 let length = bytes.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
-            Content::Passing(passing) => passing.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Content::Passing(passing) => passing.size_hint(),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -47,10 +47,19 @@ pub(super) enum Failure {
     Broken(hyper::Error),
 }
 
-/// The body of an answer. When it has ended, its connection is used for the next
+/// The answer to a request for another protocol.
+#[derive(Debug)]
+pub(super) enum Upgraded {
+    /// Upstream speaks it from now on: the headers of its answer, and the connection.
+    Agreed(HeaderMap, hyper::upgrade::Upgraded),
+    /// It does not.
+    Refused(Response<Received>),
+}
+
+/// The body of an answer on a connection. When it has ended, the connection is used for the next
 /// request; if dropped before, it closes the connection.
 #[derive(Debug)]
-pub struct AnswerBody {
+pub struct Received {
     inner: Incoming,
     /// Until the body has ended.
     line: Option<Connection>,
@@ -92,7 +101,7 @@ impl Pool {
     pub(super) async fn request(
         &self,
         mut request: Request<Outgoing>,
-    ) -> Result<Response<AnswerBody>, Failure> {
+    ) -> Result<Response<Received>, Failure> {
         while let Some(mut line) = self.idle.take() {
             match line.exchange(request).await {
                 Ok(answer) => return Ok(self.answered(answer, line)),
@@ -102,16 +111,37 @@ impl Pool {
                 },
             }
         }
-        let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
-        let connected = connecting.await.unwrap_or_else(|elapsed| Err(elapsed.into()));
-        let mut line = connected.map_err(Failure::Unreachable)?;
+        let mut line = self.connected().await?;
         let answer = line.exchange(request).await.map_err(|error| Failure::Broken(error.into_error()))?;
         Ok(self.answered(answer, line))
     }
 
-    fn answered(&self, answer: Response<Incoming>, line: Connection) -> Response<AnswerBody> {
+    /// Sends a request for another protocol on a connection of its own, which is that protocol's if
+    /// upstream agrees.
+    pub(super) async fn upgrade(&self, request: Request<Outgoing>) -> Result<Upgraded, Failure> {
+        let mut line = self.connected().await?;
+        let answer = line.exchange(request).await.map_err(|error| Failure::Broken(error.into_error()))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Upgraded::Refused(self.answered(answer, line)));
+        }
+        let mut answer = answer;
+        let upgrade = hyper::upgrade::on(&mut answer);
+        if let Some(connection) = line.connection.take() {
+            connection.await.map_err(Failure::Broken)?;
+        }
+        let io = upgrade.await.map_err(Failure::Broken)?;
+        Ok(Upgraded::Agreed(answer.into_parts().0.headers, io))
+    }
+
+    async fn connected(&self) -> Result<Connection, Failure> {
+        let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
+        let connected = connecting.await.unwrap_or_else(|elapsed| Err(elapsed.into()));
+        connected.map_err(Failure::Unreachable)
+    }
+
+    fn answered(&self, answer: Response<Incoming>, line: Connection) -> Response<Received> {
         answer.map(|inner| {
-            let mut body = AnswerBody { inner, line: Some(line), idle: Arc::clone(&self.idle) };
+            let mut body = Received { inner, line: Some(line), idle: Arc::clone(&self.idle) };
             body.free_line_if(body.inner.is_end_stream());
             body
         })
@@ -149,7 +179,7 @@ where
             poll_fn(|cx| make.poll_ready(cx)).await.map_err(Into::into)?;
             let io = make.call(self.to.clone()).await.map_err(Into::into)?;
             let (sender, connection) = http1::handshake(io).await?;
-            Ok(Connection { sender, connection: Some(Box::pin(connection)) })
+            Ok(Connection { sender, connection: Some(Box::pin(connection.with_upgrades())) })
         })
     }
 }
@@ -236,7 +266,7 @@ impl Idle {
     }
 }
 
-impl AnswerBody {
+impl Received {
     fn free_line_if(&mut self, ended: bool) {
         if ended && let Some(line) = self.line.take() {
             self.idle.put(line);
@@ -244,7 +274,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for Received {
     type Data = Bytes;
     type Error = hyper::Error;
 

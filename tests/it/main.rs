@@ -78,6 +78,7 @@ mod reload;
 mod retention;
 mod scripted;
 mod smuggling;
+mod sockets;
 mod stream_costs;
 mod streams;
 mod tokens;

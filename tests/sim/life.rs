@@ -94,6 +94,7 @@ impl Life {
         let upstream = Arc::new(Upstream::over(dial, &rules::upstream(settings)));
         let (rules, _) = rules::of(settings, Arc::new([upstream])).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let (stop, stopping) = watch::channel(false);
         let proxy = Proxy {
             guard: Arc::clone(&opened.guard),
             opened: opened.clone(),
@@ -101,8 +102,8 @@ impl Life {
             shard: 0,
             ids: Arc::new(RequestIds::new().unwrap()),
             tracker: TaskTracker::new(),
+            stop: stopping,
         };
-        let (stop, _) = watch::channel(false);
         let timeouts = rules::timeouts(settings);
         Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, poller: None, timeouts, stop }
     }

@@ -10,7 +10,7 @@ mod refused;
 
 use http::Method;
 
-use crate::protocol::openai::operation::{OPERATIONS, Operation};
+use crate::protocol::openai::operation::{OPERATIONS, Operation, SOCKETS};
 
 pub use self::misspelt::is_misspelt;
 pub use self::place::{Place, is_of, place, shows_content};
@@ -91,6 +91,8 @@ pub enum Endpoint {
     Allowed,
     /// Answered here.
     SelfService(SelfService),
+    /// A `WebSocket`, each of whose requests is priced and limited; never returned by `classify`.
+    Socket(&'static Operation),
 }
 
 /// The longest id in a path, in bytes: one that is longer than any of upstream's is
@@ -216,6 +218,11 @@ pub fn classify(method: &Method, path: &str) -> Option<Endpoint> {
         Method::DELETE => free(&FREE_DELETE, path),
         _ => None,
     }
+}
+
+/// What a `WebSocket` at a path is for, if one is served there.
+pub fn socket(path: &str) -> Option<&'static Operation> {
+    SOCKETS.into_iter().find(|operation| suffix(operation.path) == suffix(path))
 }
 
 /// The path below the API's root: `/v1` is taken off where it is written.

@@ -33,7 +33,7 @@ pub use self::decisions::DECISIONS;
 pub use self::embeddings::EMBEDDINGS;
 pub use self::images::IMAGE_EDITS;
 pub use self::images::IMAGES;
-pub use self::responses::RESPONSES;
+pub use self::responses::{RESPONSES, RESPONSES_SOCKET};
 
 /// Every metered operation.
 pub static OPERATIONS: [&Operation; 11] = [
@@ -50,8 +50,12 @@ pub static OPERATIONS: [&Operation; 11] = [
     &TRANSLATIONS,
 ];
 
+/// Every metered operation that a client asks for with messages on a `WebSocket`, which a `GET` of
+/// its path opens. Ledger entries and metrics have it under the name of the path.
+pub static SOCKETS: [&Operation; 1] = [&RESPONSES_SOCKET];
+
 /// A metered operation: its path, how its body and answers are read, and how its cost
-/// can be bounded. No two have the same path.
+/// can be bounded. No two of a table have the same path.
 pub struct Operation {
     /// Its path, with `/v1`: its name in ledger entries, metrics and logs. Its method is
     /// `POST`.

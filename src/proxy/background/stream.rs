@@ -118,7 +118,7 @@ impl BackgroundStream {
                     let events = state.sse.feed(part);
                     self.held_back = Some((events, self.work()));
                 }
-                Poll::Ready(Some(Err(error))) => self.fail(error.into()),
+                Poll::Ready(Some(Err(error))) => self.fail(error),
                 Poll::Ready(None) => {
                     state.has_ended = true;
                     let rest = state.sse.finish();

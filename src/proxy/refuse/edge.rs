@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::proxy::refuse::{Answer, client, retry, server};
 
-const NO_WEBSOCKET: &str =
-    "WebSockets are not metered yet. Use POST /v1/responses with \"stream\": true, over HTTP.";
+const NO_WEBSOCKET: &str = "A WebSocket is served at /v1/responses only, by HTTP/1.1. Use that, or \
+                            POST /v1/responses with \"stream\": true.";
 const ORIGIN_NOT_ALLOWED: &str = "Pages of this origin may not call spendguard. Its operator can allow them with \
                                   server.cors_origins.";
 const UNKNOWN_CODING: &str = "The request body is compressed in a way that is not known here. Send it as it is, or with one \
@@ -21,7 +21,7 @@ const LIST_TOO_LONG: &str = "Too many objects of other projects stand before the
 pub enum Edge {
     /// The path is a known one behind a wrong base URL: method and path.
     InvalidUrl(String),
-    /// It asks for a WebSocket.
+    /// It asks for a WebSocket that is not served.
     NoWebSocket,
     /// The body is compressed in a way that can't be unpacked.
     UnknownCoding,

@@ -73,7 +73,7 @@ impl SoundTap {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     self.end(Ended::Early);
-                    return Poll::Ready(Some(Err(error.into())));
+                    return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(None) => {
                     self.end(Ended::Whole);

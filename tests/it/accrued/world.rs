@@ -196,6 +196,7 @@ fn to_guard(
         shard: 0,
         ids: Arc::new(RequestIds::new().unwrap()),
         tracker: TaskTracker::new(),
+        stop: stop.subscribe(),
     };
     ToGuard {
         proxy: Arc::new(proxy),

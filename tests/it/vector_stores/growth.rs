@@ -64,7 +64,7 @@ fn files_that_upstream_counts_before_it_answers_are_not_held_twice() {
         let path = format!("{PATH}/vs_1/files");
         let file = json!({ "file_id": "file-1" });
         let (added, seen) = tokio::join!(house.post(&path, &[], &file), async {
-            tokio::time::sleep(LOOKED - Duration::from_millis(500)).await;
+            tokio::time::sleep(LOOKED * 7 / 8).await;
             (held(&house).await, runs(&house, "vector_store", "vs_1/0").await)
         });
         assert_eq!(added.status, StatusCode::OK, "{added:?}");

@@ -1,0 +1,185 @@
+//! The requests on a socket: admitted, sent, and answered with the events of their lane.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
+use crate::proxy::answer::Answer;
+use crate::proxy::exchange;
+use crate::proxy::in_flight::InFlight;
+use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::socket::lanes::Waiting;
+use crate::proxy::socket::session::{Running, Session};
+use crate::proxy::socket::wire::send;
+use crate::proxy::tap::StreamPolicy;
+use crate::proxy::{Failed, Rules};
+use crate::upstream::{AnswerBody, SendError, SendErrorKind};
+
+/// The largest error of upstream that is passed on.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+
+impl Running {
+    /// Serves the requests of a lane, one after the other.
+    pub(super) async fn serve_lane(self: Arc<Self>, lane: Lane, request: Waiting) {
+        let mut next = Some(request);
+        while let Some(Waiting { body, room }) = next {
+            self.serve_request(&lane, body).await;
+            drop(room);
+            next = self.lanes.next(&lane);
+        }
+    }
+
+    async fn serve_request(&self, lane: &Lane, request: Bytes) {
+        let shard = &self.session.shard;
+        let rules = shard.rules.load_full();
+        let drain = rules.drain;
+        let exchange = async {
+            match self.exchange(&rules, lane, request).await {
+                Ok(answer) => self.pass_on(lane, answer).await,
+                Err((refusal, in_flight)) => {
+                    let answer = shard.refuse(&rules, &refusal, in_flight);
+                    self.pass_on(lane, answer).await;
+                }
+            }
+        };
+        let without_client = async {
+            self.gone.cancelled().await;
+            if let Some(most) = drain.filter(|_| self.lanes.source(lane).is_some()) {
+                tokio::time::sleep(most).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = exchange => {}
+            // Its hold is charged if it was sent.
+            () = without_client => {}
+        }
+        let Some(source) = self.lanes.source(lane) else { return };
+        if !self.gone.is_cancelled() {
+            // The answer has ended before its response, which must not go on.
+            return self.fail(CloseCode::Policy, "an answer was ended before its response");
+        }
+        // It may be read to its end for the exact usage.
+        source.closed().await;
+    }
+
+    /// Admits a request, sends it, and waits for its answer.
+    async fn exchange(
+        &self,
+        rules: &Arc<Rules>,
+        lane: &Lane,
+        request: Bytes,
+    ) -> Result<Response<Answer>, Failed> {
+        let Session { shard, operation, head, .. } = &self.session;
+        let (clock, metrics) = (Arc::clone(shard.guard.clock()), Arc::clone(shard.guard.metrics()));
+        let trace = rules.tracer.as_ref().map(|tracer| tracer.begin(&head.method, &head.headers));
+        let mut in_flight = InFlight::new(&shard.ids, clock, metrics, trace);
+        in_flight.endpoint = operation.path;
+        let caller = match shard.caller(rules, &head.headers).await {
+            Ok(caller) => caller,
+            Err(refusal) => return Err((refusal, in_flight)),
+        };
+        in_flight.called_by(&caller, &head.headers);
+        let prepared = shard.prepare(rules, operation, head, request, &caller, &mut in_flight).await;
+        let admitted = match prepared {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Err((refusal, in_flight)),
+        };
+        in_flight.admitted(admitted.exchange.reservation.hold());
+        let sending = self.send(rules, lane, admitted.body);
+        let policy =
+            StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: shard.tracker.clone() };
+        let gone = AtomicBool::new(false);
+        let answer =
+            exchange::metered(&shard.guard, sending, admitted.exchange, policy, in_flight, &gone).await;
+        shard.concealed(rules, answer, caller.key.pass_through).await
+    }
+
+    /// Sends a request and waits for the first event of its lane; the answer is an event stream of
+    /// these events, or the error that upstream answers with.
+    async fn send(&self, rules: &Rules, lane: &Lane, body: Bytes) -> Result<Response<AnswerBody>, SendError> {
+        let broken =
+            |sent, detail: &str| SendError { kind: SendErrorKind::Broken, sent, detail: detail.to_owned() };
+        let text = Utf8Bytes::try_from(body).map_err(|_| broken(false, "the request is no text"))?;
+        let (status, events) =
+            self.lanes.open(lane).ok_or_else(|| broken(false, "the socket was closed before"))?;
+        if send(&self.to_upstream, Message::Text(text)).await.is_err() {
+            self.fail(CloseCode::Error, "upstream does not read");
+            return Err(broken(true, "the socket broke"));
+        }
+        let upstream = self.session.shard.upstream(rules);
+        let status = match tokio::time::timeout(upstream.response_timeout(), status).await {
+            Ok(Ok(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+            Ok(Err(_)) => return Err(broken(true, "the socket was closed")),
+            Err(_) => {
+                self.fail(CloseCode::Error, "upstream does not answer");
+                return Err(upstream.timed_out(true));
+            }
+        };
+        let kind = if status.is_success() { "text/event-stream" } else { "application/json" };
+        let mut answer = Response::new(AnswerBody::Events(events));
+        *answer.status_mut() = status;
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(answer)
+    }
+
+    /// Passes an answer on to the client: its events, or an error as an event.
+    async fn pass_on(&self, lane: &Lane, answer: Response<Answer>) {
+        let (head, mut body) = answer.into_parts();
+        if !head.status.is_success() {
+            let whole = whole(Pin::new(&mut body)).await;
+            return self.pass_error(Response::from_parts(head, whole.into()), lane).await;
+        }
+        let mut messages = Messages::default();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                let refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
+                return self.refuse(refusal, lane).await;
+            };
+            let Ok(part) = frame.into_data() else { continue };
+            for Framed { message, is_own } in messages.feed(&part) {
+                let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
+                let Ok(text) = Utf8Bytes::try_from(message) else { continue };
+                if send(&self.to_client, Message::Text(text)).await.is_err() {
+                    self.gone.cancel();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers a message that is no request with an error.
+    pub(super) async fn refuse(&self, refusal: Refusal, lane: &Lane) {
+        let shard = &self.session.shard;
+        let rules = shard.rules.load();
+        let answer = refusal.response(rules.refuse, shard.guard.clock().now_s(), &shard.ids.next());
+        self.pass_error(answer, lane).await;
+    }
+
+    async fn pass_error(&self, answer: Response<Bytes>, lane: &Lane) {
+        let (head, body) = answer.into_parts();
+        let headers = head.headers.iter();
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let event = socket::error_event(head.status.as_u16(), headers, &body, lane.as_deref());
+        let _ = send(&self.to_client, Message::text(event)).await;
+    }
+}
+
+/// A body of an error, as far as it is read.
+async fn whole(mut body: Pin<&mut Answer>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        if bytes.len() > ERROR_BYTES_MAX {
+            break;
+        }
+    }
+    bytes
+}
