@@ -206,6 +206,11 @@ impl Fake {
 
     fn remember(&self, head: &Parts, body: &Bytes) {
         self.seen.fetch_add(1, Ordering::Relaxed);
+        self.show(head, body);
+    }
+
+    /// Shows a request as the last one.
+    fn show(&self, head: &Parts, body: &Bytes) {
         let headers: BTreeMap<String, String> = head
             .headers
             .iter()

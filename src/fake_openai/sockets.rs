@@ -2,6 +2,7 @@
 //! stream, those of several at the same time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
@@ -30,7 +31,7 @@ impl Fake {
     pub(super) fn open_socket(self: &Arc<Self>, mut request: Request<Incoming>) -> Response<Answer> {
         let upgrade = hyper::upgrade::on(&mut request);
         let (head, _) = request.into_parts();
-        self.remember(&head, &Bytes::new());
+        self.show(&head, &Bytes::new());
         if head.uri.path() != "/v1/responses" {
             return error(StatusCode::NOT_FOUND, "unknown path", None);
         }
@@ -87,6 +88,7 @@ impl Fake {
             send(json!({ "type": "error", "status": 400, "error": error })).await;
             return;
         }
+        self.seen.fetch_add(1, Ordering::Relaxed);
         request["stream"] = json!(true);
         let answer = match ordered_status(headers, "x-fake-status") {
             Some(status) => error(status, "injected", Some("injected")),

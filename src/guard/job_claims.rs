@@ -143,9 +143,9 @@ impl Jobs {
         UnderWay { jobs: Arc::clone(self), key }
     }
 
-    /// Whether a caller does some work on an object.
-    pub(super) fn is_under_way(&self, key: &JobKey) -> bool {
-        self.state().under_way.contains_key(key)
+    /// How many callers do some work on an object.
+    pub(super) fn under_way(&self, key: &JobKey) -> usize {
+        self.state().under_way.get(key).copied().unwrap_or(0)
     }
 
     /// How many jobs of the embedded engine run, and how many of those are for a key.

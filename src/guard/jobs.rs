@@ -121,9 +121,15 @@ impl Guard {
         self.jobs.begin(key(work, object))
     }
 
+    /// The same, unless so many callers do it already.
+    pub fn begin_some(&self, work: &str, object: &str, callers_max: usize) -> Option<UnderWay> {
+        let begun = self.begin_work(work, object);
+        (self.jobs.under_way(&key(work, object)) <= callers_max).then_some(begun)
+    }
+
     /// Whether a caller on this guard does some work on an object.
     pub fn is_under_way(&self, work: &str, object: &str) -> bool {
-        self.jobs.is_under_way(&key(work, object))
+        self.jobs.under_way(&key(work, object)) > 0
     }
 
     /// The first jobs that are due to be polled. Each is due again only after

@@ -342,8 +342,10 @@ fn final_one(answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendE
     Ok(answer)
 }
 
-fn class(status: u16) -> &'static str {
+/// The class of a status, for metrics.
+pub(super) fn class(status: u16) -> &'static str {
     match status {
+        100..=199 => "1xx",
         200..=299 => "2xx",
         300..=399 => "3xx",
         400..=499 => "4xx",

@@ -14,6 +14,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
@@ -23,6 +24,7 @@ use crate::protocol::openai::operation::Operation;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::body::ANSWER_BYTES_MAX;
+use crate::proxy::exchange::class;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::budget::{Budget, Budgeted};
@@ -34,12 +36,24 @@ use crate::upstream::Upgrade;
 /// The buffer that each side of a socket has for what it reads.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 
+/// The name under which open sockets are noted, and how many of them a key may have.
+const SOCKET: &str = "socket";
+const SOCKETS_OF_KEY_MAX: usize = 5_000;
+
 /// A connection that is a socket's.
 type Io = TokioIo<hyper::upgrade::Upgraded>;
 /// The socket of a client.
 type ClientSocket = WebSocketStream<Budgeted<Io>>;
 /// A socket to upstream.
 type UpstreamSocket = WebSocketStream<Io>;
+
+/// What upstream has said to a request for a socket.
+enum Asked {
+    /// It has opened one: the headers of its answer, and the connection.
+    Opened(HeaderMap, hyper::upgrade::Upgraded),
+    /// It has opened none.
+    Refused(Response<Answer>),
+}
 
 impl Proxy {
     /// Opens a socket to upstream, then that of the client. Whether its requests are admitted is
@@ -52,74 +66,95 @@ impl Proxy {
         caller: Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        let offer = match Offer::of(&head.headers) {
+        let key = receive::allowance(&caller);
+        let place = self.guard.begin_some(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
+        let offer = Offer::of(&head.headers).and_then(|offer| Ok((offer, place?)));
+        let (offer, place) = match offer {
             Ok(offer) => offer,
             Err(refusal) => return Err((refusal, in_flight)),
         };
         let mut request = Request::from_parts(head, ());
         let upgrade = hyper::upgrade::on(&mut request);
         let (head, ()) = request.into_parts();
-        let mut to_upstream =
-            outgoing(rules, head.clone(), bytes::Bytes::new(), &caller, Content::AsItCame, &in_flight);
-        let key = match handshake::ask(&mut to_upstream.headers) {
-            Ok(key) => key,
+        let (answer, upstream) = match self.ask_for_socket(rules, &head, &caller, &in_flight).await {
+            Ok(Asked::Opened(answer, upstream)) => (answer, upstream),
+            Ok(Asked::Refused(answer)) => return self.no_socket(rules, answer, &caller, in_flight).await,
             Err(refusal) => return Err((refusal, in_flight)),
         };
-        let began = in_flight.age();
-        let asked = self.upstream(rules).upgrade(&to_upstream.suffix, to_upstream.headers).await;
-        let took = in_flight.age().saturating_sub(began);
-        let (answer, upstream) = match asked {
-            Ok(Upgrade::Agreed(answer, io)) if handshake::is_answer_to(&key, &answer) => {
-                in_flight.upstream_answered("1xx", took);
-                (answer, io)
-            }
-            Ok(Upgrade::Refused(answer)) if !answer.status().is_success() => {
-                in_flight.upstream_answered("4xx", took);
-                return self.no_socket(rules, answer.map(Answer::Plain), &caller, in_flight).await;
-            }
-            Ok(Upgrade::Agreed(..) | Upgrade::Refused(_)) => {
-                return Err((Refusal::Upstream(NoAnswer::Unreachable(Billed::No)), in_flight));
-            }
-            Err(error) => {
-                tracing::warn!(event = "upstream_request_failed", %error, "no socket to upstream");
-                return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), in_flight));
-            }
-        };
         self.remember(&caller, true).await;
-        let config = |bytes_max| {
-            WebSocketConfig::default()
-                .read_buffer_size(READ_BUFFER_BYTES)
-                .max_message_size(Some(bytes_max))
-                .max_frame_size(Some(bytes_max))
+        let (budget, idle) = (Budget::of(key), rules.request_idle);
+        let own_key = rules.upstream_key.as_ref().filter(|_| !caller.key.pass_through);
+        let own_key = own_key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
+        let session = Session {
+            shard: Arc::clone(self),
+            operation,
+            head: Session::of_head(head, operation),
+            budget: budget.clone(),
+            _place: place,
+            upstream_key: own_key.map(str::to_owned),
         };
-        let of_clients = config(rules.request_body_bytes_max);
-        let of_upstream = config(ANSWER_BYTES_MAX);
-        let (budget, idle) = (Budget::of(receive::allowance(&caller)), rules.request_idle);
-        let session = Session::new(self, operation, head, budget.clone());
+        let message_bytes_max = rules.request_body_bytes_max;
         session.begin(async move {
             let client = Budgeted::new(TokioIo::new(upgrade.await?), budget, idle);
-            let client = ClientSocket::from_raw_socket(client, Role::Server, Some(of_clients));
+            let client = ClientSocket::from_raw_socket(client, Role::Server, Some(config(message_bytes_max)));
             let upstream = TokioIo::new(upstream);
-            let upstream = UpstreamSocket::from_raw_socket(upstream, Role::Client, Some(of_upstream));
+            let upstream =
+                UpstreamSocket::from_raw_socket(upstream, Role::Client, Some(config(ANSWER_BYTES_MAX)));
             Ok(tokio::join!(client, upstream))
         });
-        let mut response = Response::new(Answer::whole(bytes::Bytes::new()));
+        let mut response = Response::new(Answer::whole(Bytes::new()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = answer_headers(&offer, answer);
+        *response.headers_mut() = answer_headers(offer, answer);
         in_flight.status = response.status().as_u16();
         in_flight.ended("ok");
         Ok(response)
+    }
+
+    /// Asks upstream for a socket.
+    async fn ask_for_socket(
+        &self,
+        rules: &Rules,
+        head: &http::request::Parts,
+        caller: &Caller,
+        in_flight: &InFlight,
+    ) -> Result<Asked, Refusal> {
+        let mut request = outgoing(rules, head.clone(), Bytes::new(), caller, Content::AsItCame, in_flight);
+        let nonce = handshake::ask(&mut request.headers)?;
+        let began = in_flight.age();
+        let answer = self.upstream(rules).upgrade(&request.suffix, request.headers).await;
+        let answered = |status: StatusCode| {
+            in_flight.upstream_answered(class(status.as_u16()), in_flight.age().saturating_sub(began));
+        };
+        match answer {
+            Ok(Upgrade::Agreed(headers, io)) if handshake::is_answer_to(&nonce, &headers) => {
+                answered(StatusCode::SWITCHING_PROTOCOLS);
+                Ok(Asked::Opened(headers, io))
+            }
+            Ok(Upgrade::Refused(answer)) if !answer.status().is_success() => {
+                answered(answer.status());
+                Ok(Asked::Refused(answer.map(Answer::Plain)))
+            }
+            Ok(Upgrade::Agreed(..) | Upgrade::Refused(_)) => {
+                Err(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))
+            }
+            Err(error) => {
+                tracing::warn!(
+                    event = "upstream_request_failed", %error, sent = false,
+                    "no socket to upstream"
+                );
+                Err(Refusal::Upstream(NoAnswer::of(&error, Billed::No)))
+            }
+        }
     }
 
     /// Passes on the answer of an upstream that opens no socket.
     async fn no_socket(
         &self,
         rules: &Rules,
-        answer: Response<Answer>,
+        mut answer: Response<Answer>,
         caller: &Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        let mut answer = answer;
         headers::to_client(answer.headers_mut());
         in_flight.status = answer.status().as_u16();
         in_flight.ended("upstream_error");
@@ -127,8 +162,16 @@ impl Proxy {
     }
 }
 
+/// The settings of a socket whose messages have so many bytes at the most.
+fn config(message_bytes_max: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
+}
+
 /// The headers of the answer to a client that gets its socket.
-fn answer_headers(offer: &Offer, mut answer: HeaderMap) -> HeaderMap {
+fn answer_headers(offer: Offer, mut answer: HeaderMap) -> HeaderMap {
     headers::to_client(&mut answer);
     // They are about the socket to upstream.
     for name in
@@ -138,6 +181,7 @@ fn answer_headers(offer: &Offer, mut answer: HeaderMap) -> HeaderMap {
     }
     answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    answer.insert(header::SEC_WEBSOCKET_ACCEPT, offer.accept.clone());
+    answer.insert(header::SEC_WEBSOCKET_ACCEPT, offer.accept);
+    answer.extend(offer.protocol.map(|name| (header::SEC_WEBSOCKET_PROTOCOL, name)));
     answer
 }

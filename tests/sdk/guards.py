@@ -75,7 +75,7 @@ def samples(guard, elapsed):
                 yield f'{name}_bucket{{{labels}{"," if labels else ""}le="{le}"}}', share * grown
             yield f"{name}_count{{{labels}}}", grown
             yield f"{name}_sum{{{labels}}}", grown / 100
-    for name in ("inflight_requests", "waiting_requests", "streams_open", "ledger_queue_entries"):
+    for name in ("inflight_requests", "waiting_requests", "streams_open", "sockets_open", "ledger_queue_entries"):
         yield f"spendguard_{name}", weight
     yield 'spendguard_build_info{version="0.1.0"}', 1
     yield "spendguard_price_sheet_age_seconds", 1000 * weight

@@ -11,16 +11,27 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::protocol::openai::request::{Invalid, InvalidKind};
 
 /// The longest name of a lane, in bytes.
-const LANE_BYTES_MAX: usize = 256;
+const LANE_BYTES_MAX: usize = 64;
 /// The longest input that is shown to its client again, in bytes.
 const INPUT_BYTES_MAX: usize = 1 << 20;
 const DATA: &[u8] = b"data: ";
 const END: &[u8] = b"\n\n";
+/// The headers of an upstream's error that say nothing of its account.
+const ERROR_HEADERS: [&str; 6] = [
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-request-id",
+    "openai-processing-ms",
+    "openai-version",
+];
+const RATE_HEADERS: &str = "x-ratelimit-";
 
 /// The lane of a response; responses without `stream_id` have one in common.
 pub type Lane = Option<Box<str>>;
@@ -30,10 +41,8 @@ pub type Lane = Option<Box<str>>;
 pub enum Asked {
     /// A response.
     Create(Lane),
-    /// That a response that runs goes on with other input.
-    Steer,
-    /// That a response that runs ends.
-    Cancel,
+    /// That a response that runs goes on with other input; and the event that refuses that.
+    Steer(String),
 }
 
 #[derive(Deserialize)]
@@ -41,19 +50,24 @@ struct ClientEvent<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     stream_id: Option<String>,
+    #[serde(borrow)]
+    previous_response_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
 }
 
 /// Reads what a client asks for with a message.
 ///
 /// ```
 /// use spendguard::protocol::openai::socket::{Asked, asked};
-/// assert_eq!(asked(r#"{"type":"response.create","stream_id":"a"}"#), Ok(Asked::Create(Some("a".into()))));
-/// assert!(asked(r#"{"type":"session.update"}"#).is_err());
+/// let create = br#"{"type":"response.create","stream_id":"a"}"#;
+/// assert_eq!(asked(create), Ok(Asked::Create(Some("a".into()))));
+/// assert!(asked(br#"{"type":"session.update"}"#).is_err());
 /// ```
-pub fn asked(message: &str) -> Result<Asked, Invalid> {
+pub fn asked(message: &[u8]) -> Result<Asked, Invalid> {
     let invalid =
         |message: &str, param| Invalid { message: message.to_owned(), param, kind: InvalidKind::Malformed };
-    let event: ClientEvent<'_> = serde_json::from_str(message).map_err(|_| {
+    let event: ClientEvent<'_> = serde_json::from_slice(message).map_err(|_| {
         invalid(
             "A message is a JSON object with the text 'type', each field once, and 'stream_id' as a text.",
             None,
@@ -61,18 +75,38 @@ pub fn asked(message: &str) -> Result<Asked, Invalid> {
     })?;
     match event.kind.as_ref() {
         "response.create" => match event.stream_id {
-            Some(lane) if lane.len() > LANE_BYTES_MAX => {
-                Err(invalid("The 'stream_id' is too long.", Some("stream_id")))
-            }
+            Some(lane) if !is_lane(&lane) => Err(invalid(
+                "A 'stream_id' has 1 to 64 letters, digits and characters of '_-.:'.",
+                Some("stream_id"),
+            )),
             lane => Ok(Asked::Create(lane.map(String::into_boxed_str))),
         },
-        "response.steer" => Ok(Asked::Steer),
-        "response.cancel" => Ok(Asked::Cancel),
-        _ => Err(invalid(
-            "The 'type' of a message is response.create, response.steer or response.cancel.",
-            Some("type"),
-        )),
+        "response.steer" => Ok(Asked::Steer(steer_failed(&event))),
+        _ => Err(invalid("The 'type' of a message is response.create.", Some("type"))),
     }
+}
+
+/// Names that no reader writes in another way.
+fn is_lane(name: &str) -> bool {
+    (1..=LANE_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
+}
+
+/// The event that refuses to steer a response.
+fn steer_failed(event: &ClientEvent<'_>) -> String {
+    let shown = |value: Option<&RawValue>| {
+        let value = value.filter(|value| value.get().len() <= INPUT_BYTES_MAX);
+        value.map_or("null", RawValue::get).to_owned()
+    };
+    let (input, previous) = (shown(event.input), shown(event.previous_response_id));
+    let error = json!({
+        "type": "invalid_request_error",
+        "code": "steering_not_supported",
+        "message": "spendguard does not pass on steering. Send the input with the next response.create.",
+    });
+    format!(
+        r#"{{"type":"response.steer.failed","sequence_number":0,"error":{error},"steer":{{"input":{input},"previous_response_id":{previous}}}}}"#
+    )
 }
 
 /// What the guard has to know of an event of upstream.
@@ -85,17 +119,19 @@ pub struct Event {
 }
 
 /// What an event says of the response of its lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Says {
-    /// It has begun.
-    Begun,
-    /// It was not begun, with this status, or has ended with it.
-    Refused(u16),
-    /// It has ended.
-    Ended,
-    /// Anything else.
+    /// It has begun, and has this id.
+    Begun(Option<String>),
+    /// It goes on.
+    Running,
+    /// It has ended, well or badly; its id.
+    Ended(Option<String>),
+    /// An error, with the status that HTTP would have if it answers a request.
+    Error(Option<u16>),
+    /// Nothing.
     #[default]
-    Other,
+    Nothing,
 }
 
 #[derive(Deserialize)]
@@ -104,16 +140,24 @@ struct ServerEvent<'a> {
     kind: Cow<'a, str>,
     stream_id: Option<Box<str>>,
     status: Option<u16>,
+    response: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: Option<String>,
 }
 
 /// Reads an event of upstream. One that can't be read says nothing.
 pub fn event(message: &str) -> Event {
     let Ok(event) = serde_json::from_str::<ServerEvent<'_>>(message) else { return Event::default() };
-    let says = match (event.kind.as_ref(), event.status) {
-        ("response.created", _) => Says::Begun,
-        ("error", Some(status @ 400..)) => Says::Refused(status),
-        ("response.completed" | "response.incomplete" | "response.failed" | "error", _) => Says::Ended,
-        _ => Says::Other,
+    let id = event.response.and_then(|response| response.id);
+    let says = match event.kind.as_ref() {
+        "response.created" => Says::Begun(id),
+        "response.completed" | "response.incomplete" | "response.failed" => Says::Ended(id),
+        "error" => Says::Error(event.status.filter(|status| *status >= 400)),
+        kind if kind.starts_with("response.") => Says::Running,
+        _ => Says::Nothing,
     };
     Event { lane: event.stream_id, says }
 }
@@ -172,8 +216,20 @@ fn unframed(event: &Bytes) -> Framed {
     Framed { message, is_own: !event.starts_with(DATA) }
 }
 
+/// An `error` event of upstream without the headers that may name its account.
+pub fn cleaned(message: &str) -> String {
+    let mut event: Value = serde_json::from_str(message).unwrap_or_default();
+    if let Some(Value::Object(headers)) = event.get_mut("error").and_then(|error| error.get_mut("headers")) {
+        headers.retain(|name, _| {
+            let name = name.to_ascii_lowercase();
+            ERROR_HEADERS.contains(&name.as_str()) || name.starts_with(RATE_HEADERS)
+        });
+    }
+    event.to_string()
+}
+
 /// An `error` event of an answer to a `response.create`: its status, its headers, and its body, which
-/// is an error of OpenAI's.
+/// is an error of OpenAI's or such an event already.
 pub fn error_event<'a>(
     status: u16,
     headers: impl Iterator<Item = (&'a str, &'a str)>,
@@ -181,9 +237,6 @@ pub fn error_event<'a>(
     lane: Option<&str>,
 ) -> String {
     let mut body: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
-    if body.get("type").is_some_and(|kind| kind == "error") {
-        return Value::Object(body).to_string();
-    }
     let mut error = match body.remove("error") {
         Some(Value::Object(error)) => error,
         _ => Map::from_iter([
@@ -193,8 +246,11 @@ pub fn error_event<'a>(
             ("code".to_owned(), Value::Null),
         ]),
     };
-    let headers: Map<String, Value> = headers.map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    error.insert("headers".to_owned(), Value::Object(headers));
+    let mut all: Map<String, Value> = headers.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    if let Some(Value::Object(more)) = error.remove("headers") {
+        all.extend(more);
+    }
+    error.insert("headers".to_owned(), Value::Object(all));
     let mut event = json!({ "type": "error", "status": status, "error": error });
     if let Some(lane) = lane {
         event["stream_id"] = json!(lane);
@@ -207,23 +263,6 @@ pub fn in_lane(message: Bytes, lane: Option<&str>) -> Bytes {
     let Some((lane, rest)) = lane.zip(message.strip_prefix(b"{")) else { return message };
     let lane = Value::from(lane).to_string();
     [b"{\"stream_id\":", lane.as_bytes(), b",", rest].concat().into()
-}
-
-/// The event that refuses to steer a response.
-pub fn steer_failed(message: &str) -> String {
-    let asked: Value = serde_json::from_str(message).unwrap_or_default();
-    let input = Some(&asked["input"]).filter(|_| message.len() <= INPUT_BYTES_MAX);
-    json!({
-        "type": "response.steer.failed",
-        "sequence_number": 0,
-        "error": {
-            "type": "invalid_request_error",
-            "code": "steering_not_supported",
-            "message": "spendguard does not pass on steering. Send the input with the next response.create.",
-        },
-        "steer": { "input": input, "previous_response_id": asked["previous_response_id"] },
-    })
-    .to_string()
 }
 
 #[cfg(test)]
@@ -242,8 +281,7 @@ mod tests {
         let event = String::from_utf8(framed(message).to_vec()).unwrap();
         assert_eq!(messages(&[&event]), [message]);
         for cut in 1..event.len() {
-            let twice = [&event[..cut], &event[cut..], &event].map(str::to_owned);
-            assert_eq!(messages(&[&twice[0], &twice[1], &twice[2]]), [message, message], "{cut}");
+            assert_eq!(messages(&[&event[..cut], &event[cut..], &event]), [message, message], "{cut}");
         }
         let own = Messages::default().feed(&Bytes::from_static(b"event: error\ndata: {}\n\n"));
         assert_eq!(own, [Framed { message: "{}".into(), is_own: true }]);
@@ -253,17 +291,30 @@ mod tests {
 
     #[test]
     fn events_say_what_became_of_their_response() {
-        let lane = || Some("a".into());
+        let (lane, id) = (|| Some("a".into()), || Some("resp_1".to_owned()));
         for (message, expected) in [
-            (r#"{"type":"response.created","stream_id":"a"}"#, Event { lane: lane(), says: Says::Begun }),
-            (r#"{"stream_id":"a","type":"response.completed"}"#, Event { lane: lane(), says: Says::Ended }),
-            (r#"{"type":"response.failed"}"#, Event { lane: None, says: Says::Ended }),
-            (r#"{"type":"error","status":429,"error":{}}"#, Event { lane: None, says: Says::Refused(429) }),
+            (
+                r#"{"type":"response.created","stream_id":"a","response":{"id":"resp_1","output":[]}}"#,
+                Event { lane: lane(), says: Says::Begun(id()) },
+            ),
+            (
+                r#"{"stream_id":"a","type":"response.completed"}"#,
+                Event { lane: lane(), says: Says::Ended(None) },
+            ),
+            (
+                r#"{"type":"response.failed","response":{"id":"resp_1"}}"#,
+                Event { lane: None, says: Says::Ended(id()) },
+            ),
+            (
+                r#"{"type":"error","status":429,"error":{}}"#,
+                Event { lane: None, says: Says::Error(Some(429)) },
+            ),
             (
                 r#"{"type":"error","message":"m","sequence_number":3}"#,
-                Event { lane: None, says: Says::Ended },
+                Event { lane: None, says: Says::Error(None) },
             ),
-            (r#"{"type":"response.output_text.delta"}"#, Event::default()),
+            (r#"{"type":"response.output_text.delta"}"#, Event { lane: None, says: Says::Running }),
+            (r#"{"type":"rate_limits.updated"}"#, Event::default()),
             ("[", Event::default()),
         ] {
             assert_eq!(event(message), expected, "{message}");
@@ -272,21 +323,37 @@ mod tests {
 
     #[test]
     fn what_is_ambiguous_or_unknown_is_asked_for_by_no_client() {
+        let asked = |message: &str| asked(message.as_bytes());
         for message in [
             "",
             "[]",
             r#"{"model":"gpt-5"}"#,
-            r#"{"type":"response.create","type":"response.cancel"}"#,
+            r#"{"type":"response.create","type":"response.create"}"#,
             r#"{"type":"response.create","stream_id":5}"#,
+            r#"{"type":"response.create","stream_id":""}"#,
+            r#"{"type":"response.create","stream_id":" a"}"#,
             r#"{"type":"response.created"}"#,
+            r#"{"type":"response.cancel"}"#,
             r#"{"type":null}"#,
         ] {
             assert!(asked(message).is_err(), "{message}");
         }
         assert_eq!(asked(r#"{"type":"response.create"}"#), Ok(Asked::Create(None)));
         assert_eq!(asked(r#"{"type":"response\u002ecreate","stream_id":null}"#), Ok(Asked::Create(None)));
-        let long = format!(r#"{{"type":"response.create","stream_id":"{}"}}"#, "a".repeat(257));
+        let long = format!(r#"{{"type":"response.create","stream_id":"{}"}}"#, "a".repeat(65));
         assert_eq!(asked(&long).unwrap_err().param, Some("stream_id"));
+    }
+
+    #[test]
+    fn steering_is_refused_with_what_was_asked() {
+        let refused = |message: &str| match asked(message.as_bytes()) {
+            Ok(Asked::Steer(event)) => serde_json::from_str::<Value>(&event).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let event = refused(r#"{"type":"response.steer","previous_response_id":"resp_1","input":["a"]}"#);
+        assert_eq!(event["steer"], json!({ "input": ["a"], "previous_response_id": "resp_1" }));
+        let large = format!(r#"{{"type":"response.steer","input":"{}"}}"#, "a".repeat(INPUT_BYTES_MAX));
+        assert_eq!(refused(&large)["steer"], json!({ "input": null, "previous_response_id": null }));
     }
 
     #[test]
@@ -298,11 +365,16 @@ mod tests {
             "error": { "message": "m", "type": "t", "param": null, "code": "c", "headers": { "retry-after": "1" } },
         });
         assert_eq!(serde_json::from_str::<Value>(&event).unwrap(), expected);
-        let own = br#"{"type":"error","status":400,"error":{"message":"m"}}"#;
-        let kept: Value = serde_json::from_str(&error_event(400, std::iter::empty(), own, None)).unwrap();
-        assert_eq!(kept, serde_json::from_slice::<Value>(own).unwrap(), "upstream's passes as it is");
+        let own = json!({
+            "type": "error", "status": 400,
+            "error": { "message": "m", "headers": { "Set-Cookie": "a", "x-request-id": "r", "openai-organization": "acme" } },
+        });
+        let cleaned = cleaned(&own.to_string());
+        let event = error_event(400, [("a", "b")].into_iter(), cleaned.as_bytes(), None);
+        let event: Value = serde_json::from_str(&event).unwrap();
+        assert_eq!(event["error"], json!({ "message": "m", "headers": { "a": "b", "x-request-id": "r" } }));
         assert!(error_event(502, std::iter::empty(), b"<html>", None).contains("server_error"));
-        assert_eq!(in_lane(Bytes::from_static(b"{\"a\":1}"), Some("x\"")), r#"{"stream_id":"x\"","a":1}"#);
+        assert_eq!(in_lane(Bytes::from_static(b"{\"a\":1}"), Some("x")), r#"{"stream_id":"x","a":1}"#);
         assert_eq!(in_lane(Bytes::from_static(b"{\"a\":1}"), None), r#"{"a":1}"#);
     }
 }

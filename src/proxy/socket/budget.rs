@@ -12,6 +12,9 @@ use tokio::time::{Sleep, sleep};
 use crate::proxy::room::{Pool, Room, STEP_BYTES};
 use crate::sync::unpoisoned;
 
+/// The head of a client's control frame, mask included (RFC 6455, section 5.2).
+const CONTROL_HEAD_BYTES: usize = 6;
+
 /// What was read of a message so far, and its part of the memory that all bodies share.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
@@ -37,6 +40,12 @@ impl Budget {
         let mut unread = unpoisoned(self.unread.lock());
         unread.bytes = 0;
         std::mem::replace(&mut unread.room, Room::of(Pool::Requests, Arc::clone(&self.key)))
+    }
+
+    /// Leaves the bytes of a control frame out, which belongs to no message.
+    pub(super) fn leave_out(&self, payload_bytes: usize) {
+        let mut unread = unpoisoned(self.unread.lock());
+        unread.bytes = unread.bytes.saturating_sub(payload_bytes + CONTROL_HEAD_BYTES);
     }
 
     /// Takes room for bytes that have come; returns how many steps of a message there are, or `None`

@@ -9,11 +9,16 @@ use crate::proxy::refuse::Refusal;
 
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
-/// What a client offers with its request for a socket. Extensions and protocols are optional, and
-/// none is taken.
+/// Protocols of OpenAI's SDKs that carry a key or name an account.
+const OF_ACCOUNT: &str = "openai-";
+
+/// What a client offers with its request for a socket. No extension is taken.
 pub(super) struct Offer {
     /// The answer to its key.
     pub(super) accept: HeaderValue,
+    /// The protocol that is chosen: a browser insists on one of those that its page names, and of
+    /// those the page has put the key into one.
+    pub(super) protocol: Option<HeaderValue>,
 }
 
 impl Offer {
@@ -38,7 +43,12 @@ impl Offer {
             return Err(wrong("A WebSocket is opened with the header Connection: Upgrade."));
         }
         let accept = HeaderValue::from_str(&derive_accept_key(key));
-        Ok(Self { accept: accept.map_err(|_| wrong("The header Sec-WebSocket-Key is no key."))? })
+        let accept = accept.map_err(|_| wrong("The header Sec-WebSocket-Key is no key."))?;
+        let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+        let offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        let mut offered = offered.map(str::trim);
+        let protocol = offered.find(|name| !name.is_empty() && !name.starts_with(OF_ACCOUNT));
+        Ok(Self { accept, protocol: protocol.and_then(|name| HeaderValue::from_str(name).ok()) })
     }
 }
 
@@ -55,9 +65,11 @@ pub(super) fn ask(headers: &mut HeaderMap) -> Result<String, Refusal> {
     Ok(key)
 }
 
-/// Whether upstream has answered the request with this key, and chosen nothing that was not asked for.
+/// Whether upstream has answered the request with this key, and chosen neither an extension nor a
+/// protocol: none was asked for.
 pub(super) fn is_answer_to(key: &str, answer: &HeaderMap) -> bool {
     let accept = answer.get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
     accept == Some(derive_accept_key(key.as_bytes()).as_bytes())
         && !answer.contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
+        && !answer.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
 }

@@ -34,6 +34,8 @@ struct State {
     is_closed: bool,
     /// Whether upstream is gone.
     is_cut: bool,
+    /// Responses that an error has ended: upstream may say once more that they have failed.
+    failed: VecDeque<String>,
 }
 
 /// A request that has come.
@@ -54,8 +56,10 @@ struct Busy {
 
 #[derive(Debug)]
 struct Open {
-    /// Gets the status of the answer, once.
+    /// Gets the status of the answer, with the first event.
     status: Option<oneshot::Sender<u16>>,
+    /// The id of its response.
+    id: Option<String>,
     events: Arc<Source>,
 }
 
@@ -79,10 +83,10 @@ pub(super) enum Goes {
     LastTo(Arc<Source>),
     /// To that request, as the error that answers it.
     ErrorTo(Arc<Source>),
-    /// To the client: it belongs to no request.
+    /// To the client: it is about no response that costs anything.
     ToClient,
-    /// Nowhere: it begins a response that was not asked for.
-    Unasked,
+    /// Nowhere: it is about a response that was not asked for, or it is not clear about which.
+    Nowhere,
 }
 
 impl Lanes {
@@ -131,7 +135,7 @@ impl Lanes {
         let busy = state.busy.get_mut(lane)?;
         let (status, answered) = oneshot::channel();
         let (events, body) = Passing::of_parts(EVENTS_MAX);
-        busy.open = Some(Open { status: Some(status), events: Arc::new(events) });
+        busy.open = Some(Open { status: Some(status), id: None, events: Arc::new(events) });
         Some((answered, body))
     }
 
@@ -143,26 +147,22 @@ impl Lanes {
     /// Where an event of upstream goes. The first one of a response gives its request the status.
     pub(super) fn route(&self, event: &Event) -> Goes {
         let mut state = self.state();
-        let busy = state.busy.get_mut(&event.lane);
-        let Some(place) = busy.map(|busy| &mut busy.open).filter(|open| open.is_some()) else {
-            return if event.says == Says::Begun { Goes::Unasked } else { Goes::ToClient };
+        let State { busy, failed, .. } = &mut *state;
+        let waits = |open: &Open| open.status.is_some();
+        let others_wait = event.lane.is_none()
+            && busy.iter().any(|(lane, busy)| lane.is_some() && busy.open.as_ref().is_some_and(waits));
+        let place = busy.get_mut(&event.lane).map(|busy| &mut busy.open);
+        let found = place.and_then(|place| Some((place.take()?, place)));
+        let Some((open, place)) = found else {
+            return match &event.says {
+                Says::Nothing | Says::Error(_) => Goes::ToClient,
+                Says::Ended(Some(id)) if failed.contains(id) => Goes::ToClient,
+                Says::Begun(_) | Says::Running | Says::Ended(_) => Goes::Nowhere,
+            };
         };
-        let Some(open) = place else { return Goes::ToClient };
-        let events = Arc::clone(&open.events);
-        let first = open.status.take();
-        let status = if let Says::Refused(status) = event.says { status } else { 200 };
-        let is_error = first.is_some() && status != 200;
-        if let Some(first) = first {
-            // Its request may have ended by itself.
-            let _ = first.send(status);
-        }
-        match event.says {
-            Says::Begun | Says::Other => Goes::To(events),
-            Says::Ended | Says::Refused(_) => {
-                *place = None;
-                if is_error { Goes::ErrorTo(events) } else { Goes::LastTo(events) }
-            }
-        }
+        let (goes, open) = followed(open, &event.says, others_wait, failed);
+        *place = open;
+        goes
     }
 
     /// No more requests are taken, and none waits.
@@ -194,6 +194,54 @@ impl Lanes {
                 return;
             }
             ended.await;
+        }
+    }
+}
+
+/// Where an event goes that comes while a request is open in its lane, and the request, if it stays
+/// open.
+fn followed(
+    mut open: Open,
+    says: &Says,
+    others_wait: bool,
+    failed: &mut VecDeque<String>,
+) -> (Goes, Option<Open>) {
+    let events = Arc::clone(&open.events);
+    let mut begins = |status| {
+        // Its request may have ended by itself.
+        open.status.take().map(|first| first.send(status)).is_some()
+    };
+    match says {
+        Says::Nothing => (Goes::ToClient, Some(open)),
+        Says::Running => {
+            begins(200);
+            (Goes::To(events), Some(open))
+        }
+        Says::Begun(id) => {
+            begins(200);
+            if open.id.is_some() {
+                return (Goes::Nowhere, Some(open));
+            }
+            open.id.clone_from(id);
+            (Goes::To(events), Some(open))
+        }
+        Says::Ended(id) => {
+            begins(200);
+            let is_another = id.is_some() && open.id.is_some() && *id != open.id;
+            if is_another { (Goes::Nowhere, Some(open)) } else { (Goes::LastTo(events), None) }
+        }
+        Says::Error(status) => {
+            let is_first = begins(status.unwrap_or(200));
+            // One without a lane may answer a request of another lane.
+            if status.is_some() && others_wait {
+                return (Goes::Nowhere, Some(open));
+            }
+            if failed.len() >= REQUESTS_MAX {
+                failed.pop_front();
+            }
+            failed.extend(open.id.take());
+            let is_answer = is_first && status.is_some();
+            (if is_answer { Goes::ErrorTo(events) } else { Goes::LastTo(events) }, None)
         }
     }
 }

@@ -1,23 +1,23 @@
 //! The requests on a socket: admitted, sent, and answered with the events of their lane.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
 use crate::proxy::answer::Answer;
+use crate::proxy::body::{self, Bounds};
 use crate::proxy::exchange;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::lanes::Waiting;
 use crate::proxy::socket::session::{Running, Session};
-use crate::proxy::socket::wire::send;
+use crate::proxy::socket::wire::{send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
 use crate::upstream::{AnswerBody, SendError, SendErrorKind};
@@ -108,12 +108,14 @@ impl Running {
         let broken =
             |sent, detail: &str| SendError { kind: SendErrorKind::Broken, sent, detail: detail.to_owned() };
         let text = Utf8Bytes::try_from(body).map_err(|_| broken(false, "the request is no text"))?;
+        let mut to_upstream = self.to_upstream.lock().await;
         let (status, events) =
             self.lanes.open(lane).ok_or_else(|| broken(false, "the socket was closed before"))?;
-        if send(&self.to_upstream, Message::Text(text)).await.is_err() {
+        if write(&mut to_upstream, text).await.is_err() {
             self.fail(CloseCode::Error, "upstream does not read");
             return Err(broken(true, "the socket broke"));
         }
+        drop(to_upstream);
         let upstream = self.session.shard.upstream(rules);
         let status = match tokio::time::timeout(upstream.response_timeout(), status).await {
             Ok(Ok(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
@@ -134,8 +136,10 @@ impl Running {
     async fn pass_on(&self, lane: &Lane, answer: Response<Answer>) {
         let (head, mut body) = answer.into_parts();
         if !head.status.is_success() {
-            let whole = whole(Pin::new(&mut body)).await;
-            return self.pass_error(Response::from_parts(head, whole.into()), lane).await;
+            let idle = self.session.shard.rules.load().answer_idle;
+            // One that can't be read is still an error.
+            let whole = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.unwrap_or_default();
+            return self.pass_error(Response::from_parts(head, whole), lane).await;
         }
         let mut messages = Messages::default();
         while let Some(frame) = body.frame().await {
@@ -147,7 +151,7 @@ impl Running {
             for Framed { message, is_own } in messages.feed(&part) {
                 let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
                 let Ok(text) = Utf8Bytes::try_from(message) else { continue };
-                if send(&self.to_client, Message::Text(text)).await.is_err() {
+                if send(&self.to_client, text).await.is_err() {
                     self.gone.cancel();
                     return;
                 }
@@ -168,18 +172,6 @@ impl Running {
         let headers = head.headers.iter();
         let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let event = socket::error_event(head.status.as_u16(), headers, &body, lane.as_deref());
-        let _ = send(&self.to_client, Message::text(event)).await;
+        let _ = send(&self.to_client, event.into()).await;
     }
-}
-
-/// A body of an error, as far as it is read.
-async fn whole(mut body: Pin<&mut Answer>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-        if bytes.len() > ERROR_BYTES_MAX {
-            break;
-        }
-    }
-    bytes
 }

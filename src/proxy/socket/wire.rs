@@ -2,36 +2,73 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
 use tokio::sync::Mutex;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-/// How long a side may take to read a message, or the end of its socket.
+/// How long a side may take to read a part of a message, or the end of its socket.
 const WRITE_MAX: Duration = Duration::from_secs(60);
+/// The parts in which a large message is written, so that no more of it is in a buffer, and a slow
+/// reader has the time for each.
+const PART_BYTES: usize = 64 << 10;
 
 /// The side of a socket that is written.
 pub(super) type Sink<S> = Mutex<SplitSink<S, Message>>;
 
-/// Sends a message, in time.
-pub(super) async fn send<S: futures_util::Sink<Message> + Unpin>(
-    to: &Sink<S>,
-    message: Message,
-) -> Result<(), ()> {
-    let sending = async { to.lock().await.send(message).await };
+/// A side did not read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread;
+
+/// Sends a text behind what others send.
+pub(super) async fn send<S>(to: &Sink<S>, text: Utf8Bytes) -> Result<(), Unread>
+where
+    S: futures_util::Sink<Message> + Unpin,
+{
+    write(&mut *to.lock().await, text).await
+}
+
+/// Writes a text, a large one in parts.
+pub(super) async fn write<S>(to: &mut SplitSink<S, Message>, text: Utf8Bytes) -> Result<(), Unread>
+where
+    S: futures_util::Sink<Message> + Unpin,
+{
+    if text.len() <= PART_BYTES {
+        return in_time(to.send(Message::Text(text))).await;
+    }
+    let mut rest = Bytes::from(text);
+    let mut kind = Data::Text;
+    while !rest.is_empty() {
+        let part = rest.split_to(rest.len().min(PART_BYTES));
+        let frame = Frame::message(part, OpCode::Data(kind), rest.is_empty());
+        in_time(to.send(Message::Frame(frame))).await?;
+        kind = Data::Continue;
+    }
+    Ok(())
+}
+
+/// Asks the other side whether it is there.
+pub(super) async fn ping<S: futures_util::Sink<Message> + Unpin>(to: &Sink<S>) -> Result<(), Unread> {
+    in_time(to.lock().await.send(Message::Ping(Bytes::new()))).await
+}
+
+async fn in_time<E>(sending: impl Future<Output = Result<(), E>>) -> Result<(), Unread> {
     match tokio::time::timeout(WRITE_MAX, sending).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(()),
+        Ok(Err(_)) | Err(_) => Err(Unread),
     }
 }
 
 /// Closes a socket.
 pub(super) async fn end<S: futures_util::Sink<Message> + Unpin>(socket: &Sink<S>, frame: Option<CloseFrame>) {
-    let _ = send(socket, Message::Close(frame)).await;
-    let closing = async { socket.lock().await.close().await };
-    let _ = tokio::time::timeout(WRITE_MAX, closing).await;
+    let mut socket = socket.lock().await;
+    // It may be closed already, and then its answer is to be sent.
+    let _ = in_time(socket.send(Message::Close(frame))).await;
+    let _ = in_time(socket.close()).await;
 }
 
 pub(super) fn frame(code: CloseCode, reason: &'static str) -> CloseFrame {

@@ -122,22 +122,105 @@ fn a_request_that_upstream_has_not_answered_is_charged_and_one_that_waits_for_it
 }
 
 #[test]
-fn what_belongs_to_no_request_passes_and_a_response_that_was_not_asked_for_does_not() {
+fn what_is_about_no_response_passes_and_a_response_that_was_not_asked_for_does_not() {
     run(async {
         let house = house_before(|_| {
-            let more = json!({ "type": "response.output_text.delta", "stream_id": "z" });
+            let more = json!({ "type": "rate_limits.updated", "note": "of org-abc123" });
             [begun(), completed(), more, begun()].map(Act::Say).into()
         })
         .await;
         let mut socket = opened(&house, &[]).await;
         say(&mut socket, &create_gpt_5(json!({}))).await;
         let mut passed = vec![next(&mut socket).await, next(&mut socket).await, next(&mut socket).await];
-        let other = passed.iter().position(|event| event["stream_id"] == "z").expect("it passes");
-        passed.remove(other);
+        let other =
+            passed.iter().position(|event| event["type"] == "rate_limits.updated").expect("it passes");
+        assert_eq!(passed.remove(other)["note"], "of org-***", "the account is masked");
         assert_eq!(passed, [begun(), completed()], "each lane in its order");
         assert_eq!(closed(&mut socket).await, Some(CloseCode::Policy));
         let entries = settled(&house).await;
         assert_eq!((&entries[0]["cost_usd"], entries.len()), (&json!("0.00625"), 1), "{entries:?}");
+    });
+}
+
+#[test]
+fn an_event_of_another_response_than_the_one_that_was_begun_closes_the_socket() {
+    run(async {
+        let house = house_before(|_| {
+            let mut other = completed();
+            other["response"]["id"] = json!("resp_2");
+            [begun(), delta(), other].map(Act::Say).into()
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create_gpt_5(json!({}))).await;
+        assert_eq!(closed(&mut socket).await, Some(CloseCode::Policy));
+        assert_eq!(settled(&house).await[0]["basis"], "assumed");
+    });
+}
+
+fn failure() -> Value {
+    let headers = json!({ "set-cookie": "a=b", "openai-organization": "acme", "retry-after": "1" });
+    let error =
+        json!({ "type": "server_error", "code": null, "message": "of org-abc123", "headers": headers });
+    json!({ "type": "error", "status": 400, "error": error })
+}
+
+#[test]
+fn an_error_ends_a_request_only_where_it_is_clear_which() {
+    run(async {
+        // The default lane has begun; the other one waits for its answer.
+        let house = house_before(|message| {
+            let answer = if message.get("stream_id").is_some() { failure() } else { begun() };
+            vec![Act::Say(answer)]
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create_gpt_5(json!({}))).await;
+        assert_eq!(next(&mut socket).await, begun());
+        say(&mut socket, &create_gpt_5(json!({ "stream_id": "a" }))).await;
+        assert_eq!(closed(&mut socket).await, Some(CloseCode::Policy));
+        let entries = settled(&house).await;
+        assert!(entries.len() == 2 && entries.iter().all(|entry| entry["basis"] == "assumed"), "{entries:?}");
+    });
+}
+
+#[test]
+fn an_error_names_neither_account_nor_cookies_and_its_response_may_fail_behind_it() {
+    run(async {
+        let house = house_before(|_| {
+            let mut failed = completed();
+            (failed["type"], failed["response"]["status"]) = (json!("response.failed"), json!("failed"));
+            failed["response"]["usage"] = Value::Null;
+            [begun(), failure(), failed].map(Act::Say).into()
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create_gpt_5(json!({}))).await;
+        let events = [next(&mut socket).await, next(&mut socket).await, next(&mut socket).await];
+        let error = &events.iter().find(|event| event["type"] == "error").expect("it passes")["error"];
+        assert_eq!(
+            (&error["message"], &error["headers"]),
+            (&json!("of org-***"), &json!({ "retry-after": "1" }))
+        );
+        assert!(events.iter().any(|event| event["type"] == "response.failed"), "{events:?}");
+        assert_eq!(settled(&house).await.len(), 1);
+    });
+}
+
+#[test]
+fn large_messages_pass_whole_in_both_directions() {
+    run(async {
+        let house = house_before(|message| {
+            let mut done = completed();
+            done["response"]["instructions"] = message["input"].clone();
+            [begun(), done].map(Act::Say).into()
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        let input = "äöü".repeat(100_000);
+        say(&mut socket, &create_gpt_5(json!({ "input": input }))).await;
+        let done = response(&mut socket).await.pop().unwrap();
+        assert!(done["response"]["instructions"] == input.as_str(), "as it was sent");
     });
 }
 
@@ -259,10 +342,8 @@ fn browsers_send_the_key_as_a_protocol_and_nobody_sends_it_on() {
         let value = HeaderValue::from_str(&protocol).unwrap();
         asked.headers_mut().insert("sec-websocket-protocol", value);
         let stream = TcpStream::connect(house.proxy_address).await.unwrap();
-        let opened = tokio_tungstenite::client_async(asked, stream).await;
-        // The library insists on an answer to its protocols, which browsers do not.
-        let socket_error = opened.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(socket_error.to_lowercase().contains("protocol"), "{socket_error}");
+        let (_socket, answer) = tokio_tungstenite::client_async(asked, stream).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "realtime");
         let last =
             crate::harness::call(&house.fake_direct, Method::GET, "/__last", &[], bytes::Bytes::new()).await;
         let text = String::from_utf8_lossy(&last.body).into_owned();
