@@ -1,0 +1,76 @@
+//! Any messages on a `WebSocket`: the guard understands of them what another reader of JSON does, and
+//! they come out of the framing of event streams as they went in, however that is cut.
+//!
+//! The other reader keeps the last of two members of one name: where the guard has accepted a
+//! message, both have understood the same.
+
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use spendguard::protocol::openai::socket::{Asked, Messages, Says, asked, cleaned, event, framed};
+
+fn check_client(message: &str) {
+    let Ok(read) = asked(message.as_bytes()) else { return };
+    // What another reader can't keep, such as a number without a value.
+    let Ok(found) = serde_json::from_str::<Value>(message) else { return };
+    match read {
+        Asked::Create(lane) => {
+            assert_eq!(found["type"], "response.create");
+            match lane {
+                Some(lane) => assert_eq!(found["stream_id"], *lane),
+                None => assert!(found["stream_id"].is_null()),
+            }
+        }
+        Asked::Steer(refused) => {
+            assert_eq!(found["type"], "response.steer");
+            let refused: Value = serde_json::from_str(&refused).expect("it is JSON");
+            assert_eq!(refused["steer"]["input"], found["input"]);
+            assert_eq!(refused["steer"]["previous_response_id"], found["previous_response_id"]);
+        }
+    }
+}
+
+fn check_server(message: &str) {
+    let read = event(message);
+    let Ok(found) = serde_json::from_str::<Value>(message) else { return };
+    let kind = found["type"].as_str().unwrap_or_default();
+    let ids = |id: Option<String>| id.is_none_or(|id| found["response"]["id"] == *id);
+    match read.says {
+        Says::Begun(id) => assert!(kind == "response.created" && ids(id)),
+        Says::Ended(id) => {
+            assert!(matches!(kind, "response.completed" | "response.incomplete" | "response.failed"));
+            assert!(ids(id));
+        }
+        Says::Error(status) => {
+            assert_eq!(kind, "error");
+            assert!(status.is_none_or(|status| status >= 400 && found["status"] == status));
+            let cleaned: Value = serde_json::from_str(&cleaned(message)).expect("it is JSON");
+            assert!(cleaned["error"]["headers"]["set-cookie"].is_null());
+            assert_eq!((&cleaned["type"], &cleaned["status"]), (&found["type"], &found["status"]));
+        }
+        Says::Running => assert!(kind.starts_with("response.")),
+        Says::Nothing => {}
+    }
+    if let Some(lane) = read.lane {
+        assert_eq!(found["stream_id"], *lane);
+    }
+}
+
+fuzz_target!(|text: &str| {
+    let messages: Vec<&str> = text.split('\u{1}').filter(|message| !message.is_empty()).collect();
+    for message in &messages {
+        check_client(message);
+        check_server(message);
+    }
+    let stream: Vec<u8> = messages.iter().flat_map(|message| framed(message).to_vec()).collect();
+    let expected: Vec<String> = messages.iter().map(|message| message.replace(['\r', '\n'], " ")).collect();
+    for size in [1, 2 + text.len() % 61, stream.len().max(1)] {
+        let mut reader = Messages::default();
+        let parts = stream.chunks(size).map(Bytes::copy_from_slice);
+        let found: Vec<Bytes> =
+            parts.flat_map(|part| reader.feed(&part)).map(|framed| framed.message).collect();
+        assert_eq!(found, expected, "in parts of {size}");
+    }
+});
