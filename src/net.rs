@@ -6,6 +6,6 @@ pub mod listener;
 mod stall_timeout;
 pub mod tls;
 
-pub use idle::Timeouts;
+pub use idle::{InUse, Timeouts};
 pub use listener::{Serving, bind, converse, serve};
 pub use tls::{Tls, TlsError};

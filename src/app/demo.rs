@@ -8,10 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::app::{App, StartError};
 use crate::cli::say;
@@ -20,12 +25,14 @@ use crate::directory::keyring::NewKey;
 use crate::domain::{Money, Secret};
 use crate::fake_openai::{self, Fake};
 use crate::guard::audit::Actor;
-use crate::upstream::{Config, Upstream, roots};
+use crate::upstream::{Config, Upgrade, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
 const PAUSE: Duration = Duration::from_millis(250);
 /// Where chats are sent, below the API's root.
 const CHATS: &str = "/chat/completions";
+/// Turns on each WebSocket.
+const TURNS: u32 = 3;
 /// Requests of each batch.
 const BATCH_LINES: u32 = 5;
 
@@ -109,6 +116,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         ("analyst", "search"),
         ("intern", "interns"),
         ("nightly", "search"),
+        ("agent", "design"),
     ] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
@@ -153,6 +161,7 @@ async fn traffic(proxy: SocketAddr, keys: Vec<(&'static str, Secret)>, seconds: 
 async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
     let (path, body) = match name {
         "nightly" => return batch(client, secret).await,
+        "agent" => return turns(client, secret).await.unwrap_or_else(|error| error),
         "indexer" => {
             ("/embeddings", json!({ "model": "text-embedding-3-small", "input": "a page to index" }))
         }
@@ -210,6 +219,52 @@ async fn batch(client: &Upstream, secret: &Secret) -> String {
         }
         Err(refused) => refused,
     }
+}
+
+/// Takes some turns on a WebSocket, each of which goes on from the one before; returns a line about it, or why not.
+async fn turns(client: &Upstream, secret: &Secret) -> Result<String, String> {
+    let bearer =
+        HeaderValue::from_str(&format!("Bearer {}", secret.expose())).map_err(|error| error.to_string())?;
+    let fixed = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let headers = HeaderMap::from_iter([
+        (header::AUTHORIZATION, bearer),
+        fixed("connection", "Upgrade"),
+        fixed("upgrade", "websocket"),
+        fixed("sec-websocket-version", "13"),
+        // Any 16 bytes.
+        fixed("sec-websocket-key", "c3BlbmRndWFyZCBkZW1vIQ=="),
+        fixed("x-fake-completion-tokens", "200"),
+        fixed("x-spendguard-cost", "true"),
+    ]);
+    let io = match client.upgrade("/responses", headers).await.map_err(|error| error.to_string())? {
+        Upgrade::Agreed(_, io) => TokioIo::new(io),
+        Upgrade::Refused(answer) => {
+            return Err(format!("{} /responses: no WebSocket", answer.status().as_u16()));
+        }
+    };
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+    let (mut previous, mut cost) = (serde_json::Value::Null, Money::ZERO);
+    for _ in 0..TURNS {
+        let create = json!({ "type": "response.create", "model": "gpt-4o-mini", "input": "What is next?",
+            "max_output_tokens": 200, "previous_response_id": previous });
+        socket.send(Message::text(create.to_string())).await.map_err(|error| error.to_string())?;
+        let done = loop {
+            let message = socket.next().await.ok_or("the WebSocket was closed")?;
+            let text = message.and_then(Message::into_text).map_err(|error| error.to_string())?;
+            let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            match event["type"].as_str() {
+                Some("response.completed") => break event,
+                Some("error") => {
+                    let message = event["error"]["message"].as_str().unwrap_or("no reason given");
+                    return Err(format!("{} /responses: {message}", event["status"]));
+                }
+                _ => {}
+            }
+        };
+        previous = done["response"]["id"].clone();
+        cost = cost + done["response"]["usage"]["cost"].to_string().parse().unwrap_or(Money::ZERO);
+    }
+    Ok(format!("101 /responses: {TURNS} turns on a WebSocket, {cost} USD"))
 }
 
 /// Sends a request and reads its answer; what was refused is the text about that.

@@ -13,6 +13,9 @@ use crate::domain::demand::{Bound, Tier};
 use crate::domain::limit::Unit;
 use crate::domain::{Limit, Money, Quantities};
 
+/// The note of a batch some of whose lines are known, and which so costs less than its hold.
+pub const PARTLY_ASSUMED: &str = "some of its lines report no usage";
+
 /// Tags that a client puts on a request, by name.
 pub type Tags = BTreeMap<String, String>;
 

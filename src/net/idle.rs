@@ -105,6 +105,18 @@ impl Traffic {
 #[derive(Debug)]
 pub(super) struct Open(Arc<Traffic>);
 
+/// Keeps a connection open that has a stream without an end, such as a `WebSocket` over HTTP/2.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    _open: Arc<Open>,
+}
+
+impl InUse {
+    pub(super) fn new(open: Open) -> Self {
+        Self { _open: Arc::new(open) }
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);

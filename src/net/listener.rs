@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::net::h2_stall::{Heard, StallWatch};
-use crate::net::idle::{Detected, Expired, Timeouts, Traffic};
+use crate::net::idle::{Detected, Expired, InUse, Timeouts, Traffic};
 use crate::net::stall_timeout::{Patient, stall_max};
 use crate::net::tls::Tls;
 
@@ -159,7 +159,9 @@ fn versions(header_timeout: Duration) -> Versions {
         .max_local_error_reset_streams(RESETS_MAX)
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(30));
+        .keep_alive_timeout(Duration::from_secs(30))
+        // For WebSockets (RFC 8441).
+        .enable_connect_protocol();
     Versions { http1, http2 }
 }
 
@@ -217,8 +219,12 @@ async fn speak<I, S, B>(
     };
     let io = TokioIo::new(io);
     let counted = Arc::clone(&traffic);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let open = counted.begin();
+        if request.method() == Method::CONNECT {
+            // What it opens outlives the answer.
+            request.extensions_mut().insert(InUse::new(counted.begin()));
+        }
         let answer = service.call(request);
         async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
     });

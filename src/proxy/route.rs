@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use hyper::ext::Protocol;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -63,13 +64,16 @@ pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> O
     Some(response)
 }
 
-/// Whether a request asks for a WebSocket. Other protocols that a client offers, such as
-/// `h2c`, may be ignored: then HTTP/1.1 goes on.
-pub fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
-    if *method != Method::GET {
+/// Whether a request asks for a WebSocket, as over HTTP/1.1 or as over HTTP/2 (RFC 8441). Other
+/// protocols that a client offers, such as `h2c`, may be ignored: then HTTP/1.1 goes on.
+pub fn wants_websocket(head: &http::request::Parts) -> bool {
+    if head.method == Method::CONNECT {
+        return head.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
+    }
+    if head.method != Method::GET {
         return false;
     }
-    let offers = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    let offers = head.headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
     offers.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
 }
 
@@ -135,7 +139,7 @@ pub fn routed(
         return Err(Refusal::Invalid(message.to_owned(), None));
     }
     let target = Target::of(head.uri.path());
-    let endpoint = if wants_websocket(&head.method, &head.headers) {
+    let endpoint = if wants_websocket(head) {
         let operation = endpoint::socket(target.path).ok_or(Refusal::Edge(Edge::NoWebSocket))?;
         Endpoint::Socket(operation)
     } else {

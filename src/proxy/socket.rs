@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use crate::net::InUse;
 use crate::protocol::openai::operation::Operation;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
@@ -68,7 +69,7 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let key = receive::allowance(&caller);
         let place = self.guard.begin_some(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
-        let offer = Offer::of(&head.headers).and_then(|offer| Ok((offer, place?)));
+        let offer = Offer::of(&head).and_then(|offer| Ok((offer, place?)));
         let (offer, place) = match offer {
             Ok(offer) => offer,
             Err(refusal) => return Err((refusal, in_flight)),
@@ -76,6 +77,7 @@ impl Proxy {
         let mut request = Request::from_parts(head, ());
         let upgrade = hyper::upgrade::on(&mut request);
         let (head, ()) = request.into_parts();
+        let in_use = head.extensions.get::<InUse>().cloned();
         let (answer, upstream) = match self.ask_for_socket(rules, &head, &caller, &in_flight).await {
             Ok(Asked::Opened(answer, upstream)) => (answer, upstream),
             Ok(Asked::Refused(answer)) => return self.no_socket(rules, answer, &caller, in_flight).await,
@@ -92,6 +94,7 @@ impl Proxy {
             budget: budget.clone(),
             _place: place,
             upstream_key: own_key.map(str::to_owned),
+            _in_use: in_use,
         };
         let message_bytes_max = rules.request_body_bytes_max;
         session.begin(async move {
@@ -103,7 +106,9 @@ impl Proxy {
             Ok(tokio::join!(client, upstream))
         });
         let mut response = Response::new(Answer::whole(Bytes::new()));
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if offer.accept.is_some() {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        }
         *response.headers_mut() = answer_headers(offer, answer);
         in_flight.status = response.status().as_u16();
         in_flight.ended("ok");
@@ -179,9 +184,11 @@ fn answer_headers(offer: Offer, mut answer: HeaderMap) -> HeaderMap {
     {
         answer.remove(name);
     }
-    answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    answer.insert(header::SEC_WEBSOCKET_ACCEPT, offer.accept);
+    if let Some(accept) = offer.accept {
+        answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        answer.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
     answer.extend(offer.protocol.map(|name| (header::SEC_WEBSOCKET_PROTOCOL, name)));
     answer
 }

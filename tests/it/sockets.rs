@@ -1,11 +1,13 @@
 //! `WebSocket`s of `/v1/responses`: each request on one is admitted, billed and refused like any other.
 
 mod ends;
+mod http2;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::{Value, json};
 use spendguard::domain::Money;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -38,7 +40,7 @@ async fn opened(house: &House, headers: &[(&'static str, &str)]) -> Socket {
     connected(house, &house.key, headers).await.unwrap()
 }
 
-async fn say(socket: &mut Socket, message: &Value) {
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: &Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
 }
 
@@ -48,14 +50,14 @@ fn create(more: Value) -> Value {
     body
 }
 
-async fn next(socket: &mut Socket) -> Value {
+async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Value {
     let message = tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await;
     let message = message.unwrap().unwrap().unwrap();
     serde_json::from_str(message.to_text().unwrap()).unwrap_or_else(|_| panic!("{message:?}"))
 }
 
 /// The events of one response, until its last.
-async fn response(socket: &mut Socket) -> Vec<Value> {
+async fn response<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Vec<Value> {
     let mut events = Vec::new();
     loop {
         events.push(next(socket).await);

@@ -109,6 +109,8 @@ fn entries_that_cannot_be_true_are_explained() {
         says(&text, &["on what basis", "limits count"]);
         let text = found("entry", &with("basis = 'assumed', cost_nano = 3")).await;
         says(&text, &["charged its hold", "costs 0.000000003 USD where", "were held"]);
+        let text = found("entry", &with("basis = 'assumed', cost_nano = 3, tier = 'batch'")).await;
+        says(&text, &["charged its hold", "costs 0.000000003 USD where", "were held"]);
         let text = found("entry", &with("cost_nano = -5")).await;
         says(&text, &["costs -0.000000005 USD", "less than was spent"]);
         let text = found("entry", &with("tool_fees_nano = 1000000000")).await;

@@ -12,7 +12,7 @@ use crate::domain::demand::Tier;
 use crate::domain::{ObjectKind, ObjectReference};
 use crate::guard::objects::put;
 use crate::guard::{Ending, Guard, Reservation, Settled};
-use crate::ledger::entry::{Basis, OpenJob};
+use crate::ledger::entry::{Basis, OpenJob, PARTLY_ASSUMED};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::batch::{Batch, BatchState};
 use crate::proxy::Rules;
@@ -258,7 +258,7 @@ fn end_hold(
         Outcome::Sum(sum) => {
             let (cost, tool_fees, quantities) = (sum.cost(), sum.tool_fees(), sum.quantities);
             let served_model = sum.served_model();
-            let note = (sum.basis == Basis::Assumed).then_some("some of its lines report no usage");
+            let note = (sum.basis == Basis::Assumed).then_some(PARTLY_ASSUMED);
             let ending = Ending { cost, tool_fees, quantities, served_model, note, ..ending };
             reservation.settle(sum.basis, ending)
         }

@@ -148,6 +148,7 @@ impl Lanes {
     pub(super) fn route(&self, event: &Event) -> Goes {
         let mut state = self.state();
         let State { busy, failed, .. } = &mut *state;
+        // An error without a lane may answer a request of any lane that waits for its answer.
         let waits = |open: &Open| open.status.is_some();
         let others_wait = event.lane.is_none()
             && busy.iter().any(|(lane, busy)| lane.is_some() && busy.open.as_ref().is_some_and(waits));
@@ -155,6 +156,7 @@ impl Lanes {
         let found = place.and_then(|place| Some((place.take()?, place)));
         let Some((open, place)) = found else {
             return match &event.says {
+                Says::Error(Some(_)) if others_wait => Goes::Nowhere,
                 Says::Nothing | Says::Error(_) => Goes::ToClient,
                 Says::Ended(Some(id)) if failed.contains(id) => Goes::ToClient,
                 Says::Begun(_) | Says::Running | Says::Ended(_) => Goes::Nowhere,
@@ -231,11 +233,10 @@ fn followed(
             if is_another { (Goes::Nowhere, Some(open)) } else { (Goes::LastTo(events), None) }
         }
         Says::Error(status) => {
-            let is_first = begins(status.unwrap_or(200));
-            // One without a lane may answer a request of another lane.
             if status.is_some() && others_wait {
                 return (Goes::Nowhere, Some(open));
             }
+            let is_first = begins(status.unwrap_or(200));
             if failed.len() >= REQUESTS_MAX {
                 failed.pop_front();
             }

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use crate::guard::UnderWay;
+use crate::net::InUse;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::socket::{self, Asked, Says};
 use crate::proxy::Proxy;
@@ -47,6 +48,8 @@ pub(super) struct Session {
     pub(super) _place: UnderWay,
     /// The key that upstream was called with and no client may see; `None` if it is the client's own.
     pub(super) upstream_key: Option<String>,
+    /// Keeps a connection over HTTP/2 open.
+    pub(super) _in_use: Option<InUse>,
 }
 
 /// A session that has both sockets.

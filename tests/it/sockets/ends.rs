@@ -168,19 +168,23 @@ fn failure() -> Value {
 #[test]
 fn an_error_ends_a_request_only_where_it_is_clear_which() {
     run(async {
-        // The default lane has begun; the other one waits for its answer.
-        let house = house_before(|message| {
-            let answer = if message.get("stream_id").is_some() { failure() } else { begun() };
-            vec![Act::Say(answer)]
-        })
-        .await;
-        let mut socket = opened(&house, &[]).await;
-        say(&mut socket, &create_gpt_5(json!({}))).await;
-        assert_eq!(next(&mut socket).await, begun());
-        say(&mut socket, &create_gpt_5(json!({ "stream_id": "a" }))).await;
-        assert_eq!(closed(&mut socket).await, Some(CloseCode::Policy));
-        let entries = settled(&house).await;
-        assert!(entries.len() == 2 && entries.iter().all(|entry| entry["basis"] == "assumed"), "{entries:?}");
+        // The default lane has begun or waits for its answer; the other one waits.
+        for has_begun in [true, false] {
+            let house = house_before(move |message| match message.get("stream_id") {
+                Some(_) => vec![Act::Say(failure())],
+                None if has_begun => vec![Act::Say(begun())],
+                None => Vec::new(),
+            })
+            .await;
+            let mut socket = opened(&house, &[]).await;
+            say(&mut socket, &create_gpt_5(json!({}))).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            say(&mut socket, &create_gpt_5(json!({ "stream_id": "a" }))).await;
+            assert_eq!(closed(&mut socket).await, Some(CloseCode::Policy));
+            let entries = settled(&house).await;
+            let are_assumed = entries.iter().all(|entry| entry["basis"] == "assumed");
+            assert!(entries.len() == 2 && are_assumed, "{has_begun}: {entries:?}");
+        }
     });
 }
 

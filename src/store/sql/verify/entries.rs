@@ -1,9 +1,8 @@
 //! Entries by themselves: what none can say, and corrections of nothing.
 
 use crate::domain::Money;
-use crate::domain::demand::Tier;
 use crate::ledger::calendar::utc;
-use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
+use crate::ledger::entry::{Basis, Entry, Kind, PARTLY_ASSUMED, entry_id};
 use crate::store::sql::codec::{int, uint};
 use crate::store::sql::pruned;
 use crate::store::sql::verify::{Difference, Report, usd};
@@ -47,7 +46,7 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
         Kind::Settle
             if entry.basis == Some(Basis::Assumed)
                 && entry.cost < entry.held.cost
-                && entry.tier != Tier::Batch =>
+                && entry.note.as_deref() != Some(PARTLY_ASSUMED) =>
         {
             Some((
                 format!("is charged its hold (basis assumed), yet costs {cost} where {held} were held"),
