@@ -291,10 +291,7 @@ impl Proxy {
         pass_through: bool,
     ) -> Result<Response<Answer>, Failed> {
         let answer = answer?;
-        let key = rules.upstream_key.as_ref().filter(|_| !pass_through);
-        let Some(key) = key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")) else {
-            return Ok(answer);
-        };
+        let Some(key) = rules.own_secret(pass_through) else { return Ok(answer) };
         let is_success = answer.status().is_success();
         let is_plain = matches!(answer.body(), Answer::Plain(_));
         if is_success && !is_plain {

@@ -25,7 +25,8 @@ use tower_service::Service;
 pub use self::answer::AnswerBody;
 use self::outgoing::Outgoing;
 pub use self::outgoing::{BrokenOff, Closed, Passing, Source};
-use self::pool::{Failure, Pool, Upgraded};
+pub use self::pool::Upgrade;
+use self::pool::{Failure, Pool};
 pub use self::tunnel::HttpProxy;
 use self::tunnel::Tunnel;
 
@@ -38,15 +39,6 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// The time limit for the head of an answer.
     pub response_timeout: Duration,
-}
-
-/// The answer to a request for another protocol.
-#[derive(Debug)]
-pub enum Upgrade {
-    /// Upstream speaks it from now on: the headers of its answer, and the connection.
-    Agreed(HeaderMap, hyper::upgrade::Upgraded),
-    /// It does not.
-    Refused(Response<AnswerBody>),
 }
 
 /// A pool of connections to upstream.
@@ -196,14 +188,14 @@ impl Upstream {
     }
 
     /// Asks for another protocol on a connection of its own.
-    pub async fn upgrade(&self, suffix: &str, headers: HeaderMap) -> Result<Upgrade, SendError> {
+    pub async fn upgrade(&self, suffix: &str, headers: HeaderMap) -> Result<Upgrade<AnswerBody>, SendError> {
         let was_polled = Arc::new(AtomicBool::new(true));
         let request =
             self.request(Method::GET, suffix, headers, Outgoing::whole(Bytes::new(), &was_polled))?;
         let asking = tokio::time::timeout(self.response_timeout, self.pool.upgrade(request));
         match asking.await.map_err(|_| self.timed_out(true))? {
-            Ok(Upgraded::Agreed(headers, io)) => Ok(Upgrade::Agreed(headers, io)),
-            Ok(Upgraded::Refused(answer)) => {
+            Ok(Upgrade::Agreed(headers, io)) => Ok(Upgrade::Agreed(headers, io)),
+            Ok(Upgrade::Refused(answer)) => {
                 self.unless_refused(answer.map(AnswerBody::Received)).map(Upgrade::Refused)
             }
             Err(failure) => Err(send_error(failure, true)),

@@ -117,19 +117,14 @@ impl Guard {
     }
 
     /// Notes work on an object that several callers may do at a time, until the result is dropped.
-    pub fn begin_work(&self, work: &str, object: &str) -> UnderWay {
-        self.jobs.begin(key(work, object))
-    }
-
-    /// The same, unless so many callers do it already.
-    pub fn begin_some(&self, work: &str, object: &str, callers_max: usize) -> Option<UnderWay> {
-        let begun = self.begin_work(work, object);
-        (self.jobs.under_way(&key(work, object)) <= callers_max).then_some(begun)
+    /// `None` if so many callers on this guard do it already.
+    pub fn begin_work(&self, work: &str, object: &str, callers_max: usize) -> Option<UnderWay> {
+        self.jobs.begin(key(work, object), callers_max)
     }
 
     /// Whether a caller on this guard does some work on an object.
     pub fn is_under_way(&self, work: &str, object: &str) -> bool {
-        self.jobs.under_way(&key(work, object)) > 0
+        self.jobs.is_under_way(&key(work, object))
     }
 
     /// The first jobs that are due to be polled. Each is due again only after

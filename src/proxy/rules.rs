@@ -62,4 +62,10 @@ impl Rules {
         let upstream = self.upstreams.last()?;
         self.upstream_key.as_ref().map(|key| (&**upstream, key))
     }
+
+    /// The guard's own key, which no client may see; `None` for a client that sends its own.
+    pub(crate) fn own_secret(&self, pass_through: bool) -> Option<&str> {
+        let key = self.upstream_key.as_ref().filter(|_| !pass_through)?;
+        key.to_str().ok()?.strip_prefix("Bearer ")
+    }
 }

@@ -48,14 +48,6 @@ type ClientSocket = WebSocketStream<Budgeted<Io>>;
 /// A socket to upstream.
 type UpstreamSocket = WebSocketStream<Io>;
 
-/// What upstream has said to a request for a socket.
-enum Asked {
-    /// It has opened one: the headers of its answer, and the connection.
-    Opened(HeaderMap, hyper::upgrade::Upgraded),
-    /// It has opened none.
-    Refused(Response<Answer>),
-}
-
 impl Proxy {
     /// Opens a socket to upstream, then that of the client. Whether its requests are admitted is
     /// decided for each of them.
@@ -68,7 +60,7 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let key = receive::allowance(&caller);
-        let place = self.guard.begin_some(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
+        let place = self.guard.begin_work(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
         let offer = Offer::of(&head).and_then(|offer| Ok((offer, place?)));
         let (offer, place) = match offer {
             Ok(offer) => offer,
@@ -79,21 +71,19 @@ impl Proxy {
         let (head, ()) = request.into_parts();
         let in_use = head.extensions.get::<InUse>().cloned();
         let (answer, upstream) = match self.ask_for_socket(rules, &head, &caller, &in_flight).await {
-            Ok(Asked::Opened(answer, upstream)) => (answer, upstream),
-            Ok(Asked::Refused(answer)) => return self.no_socket(rules, answer, &caller, in_flight).await,
+            Ok(Upgrade::Agreed(answer, upstream)) => (answer, upstream),
+            Ok(Upgrade::Refused(answer)) => return self.no_socket(rules, answer, &caller, in_flight).await,
             Err(refusal) => return Err((refusal, in_flight)),
         };
         self.remember(&caller, true).await;
         let (budget, idle) = (Budget::of(key), rules.request_idle);
-        let own_key = rules.upstream_key.as_ref().filter(|_| !caller.key.pass_through);
-        let own_key = own_key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
         let session = Session {
             shard: Arc::clone(self),
             operation,
-            head: Session::of_head(head, operation),
+            head: Session::request_head(head, operation),
             budget: budget.clone(),
             _place: place,
-            upstream_key: own_key.map(str::to_owned),
+            upstream_key: rules.own_secret(caller.key.pass_through).map(str::to_owned),
             _in_use: in_use,
         };
         let message_bytes_max = rules.request_body_bytes_max;
@@ -122,7 +112,7 @@ impl Proxy {
         head: &http::request::Parts,
         caller: &Caller,
         in_flight: &InFlight,
-    ) -> Result<Asked, Refusal> {
+    ) -> Result<Upgrade<Answer>, Refusal> {
         let mut request = outgoing(rules, head.clone(), Bytes::new(), caller, Content::AsItCame, in_flight);
         let nonce = handshake::ask(&mut request.headers)?;
         let began = in_flight.age();
@@ -133,11 +123,11 @@ impl Proxy {
         match answer {
             Ok(Upgrade::Agreed(headers, io)) if handshake::is_answer_to(&nonce, &headers) => {
                 answered(StatusCode::SWITCHING_PROTOCOLS);
-                Ok(Asked::Opened(headers, io))
+                Ok(Upgrade::Agreed(headers, io))
             }
             Ok(Upgrade::Refused(answer)) if !answer.status().is_success() => {
                 answered(answer.status());
-                Ok(Asked::Refused(answer.map(Answer::Plain)))
+                Ok(Upgrade::Refused(answer.map(Answer::Plain)))
             }
             Ok(Upgrade::Agreed(..) | Upgrade::Refused(_)) => {
                 Err(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))

@@ -38,8 +38,8 @@ pub struct Closed;
 impl Passing {
     /// A body of that length, if it is known, and what brings its parts: one at a time.
     pub fn new(length: Option<u64>) -> (Source, Self) {
-        let (source, parts) = mpsc::channel(1);
-        (Source(source), Self { parts, length, is_over: false })
+        let (source, body) = Self::of_parts(1);
+        (source, Self { length, ..body })
     }
 
     /// A body of unknown length, of which so many parts may wait to be read.

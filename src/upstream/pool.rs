@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
+use hyper::upgrade::Upgraded;
 use tower_service::Service;
 
 use crate::clock::Clock;
@@ -49,11 +50,11 @@ pub(super) enum Failure {
 
 /// The answer to a request for another protocol.
 #[derive(Debug)]
-pub(super) enum Upgraded {
+pub enum Upgrade<B> {
     /// Upstream speaks it from now on: the headers of its answer, and the connection.
-    Agreed(HeaderMap, hyper::upgrade::Upgraded),
+    Agreed(HeaderMap, Upgraded),
     /// It does not.
-    Refused(Response<Received>),
+    Refused(Response<B>),
 }
 
 /// The body of an answer on a connection. When it has ended, the connection is used for the next
@@ -118,19 +119,19 @@ impl Pool {
 
     /// Sends a request for another protocol on a connection of its own, which is that protocol's if
     /// upstream agrees.
-    pub(super) async fn upgrade(&self, request: Request<Outgoing>) -> Result<Upgraded, Failure> {
+    pub(super) async fn upgrade(&self, request: Request<Outgoing>) -> Result<Upgrade<Received>, Failure> {
         let mut line = self.connected().await?;
-        let answer = line.exchange(request).await.map_err(|error| Failure::Broken(error.into_error()))?;
+        let exchanged = line.exchange(request).await;
+        let mut answer = exchanged.map_err(|error| Failure::Broken(error.into_error()))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Upgraded::Refused(self.answered(answer, line)));
+            return Ok(Upgrade::Refused(self.answered(answer, line)));
         }
-        let mut answer = answer;
         let upgrade = hyper::upgrade::on(&mut answer);
         if let Some(connection) = line.connection.take() {
             connection.await.map_err(Failure::Broken)?;
         }
         let io = upgrade.await.map_err(Failure::Broken)?;
-        Ok(Upgraded::Agreed(answer.into_parts().0.headers, io))
+        Ok(Upgrade::Agreed(answer.into_parts().0.headers, io))
     }
 
     async fn connected(&self) -> Result<Connection, Failure> {

@@ -82,8 +82,11 @@ impl AsRef<[u8]> for Kept {
 }
 
 impl Session {
-    /// One of a client whose request for a socket had this head.
-    pub(super) fn of_head(mut head: http::request::Parts, operation: &Operation) -> http::request::Parts {
+    /// The head of each request on a socket that was asked for with this head.
+    pub(super) fn request_head(
+        mut head: http::request::Parts,
+        operation: &Operation,
+    ) -> http::request::Parts {
         head.method = Method::POST;
         head.uri = Uri::from_static(operation.path);
         head.extensions.clear();

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::{Chance, config, end, entries, is_in_force, open_holds};
+use super::{Chance, all_booked, config, end, is_in_force, open_holds};
 use crate::harness::{client, run};
 use crate::process::{Place, Process, served};
 
@@ -75,14 +75,7 @@ fn responses_on_sockets_are_booked_however_the_guard_dies() {
             hard = hard + Money::from_nano(i64::try_from(chance.within(100, 900)).unwrap() * 1_000);
             place.configure(&config("process", hard));
             guard = place.serve();
-            let (settled, held) = guard.meter("small").await;
-            let (count, of_open) = entries(&place, &open);
-            assert_eq!(of_open, open.len(), "round {round}: of {open:?} some were forgotten");
-            assert!(count >= forwarded, "round {round}: {count} entries of {forwarded} requests");
-            assert!(settled.nano() >= spent, "round {round}: {settled} settled, {spent} nano-dollars spent");
-            assert!(spent <= before.nano(), "round {round}: {spent} nano-dollars spent of {before}");
-            assert_eq!(held, Money::ZERO, "round {round}");
-            guard.verify().await;
+            let settled = all_booked(&guard, (&place, &open), (forwarded, spent), before, round).await;
             is_in_force(&guard, &key, hard - settled).await;
         }
         guard.stop();

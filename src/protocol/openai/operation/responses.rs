@@ -28,18 +28,11 @@ pub static RESPONSES: Operation = Operation {
 /// Responses that are asked for on a `WebSocket`.
 pub static RESPONSES_SOCKET: Operation = Operation {
     path: RESPONSES.path,
-    gen_ai_name: "chat",
-    usage_report: UsageReport::Completions,
-    kept_as: Some(ObjectKind::Response),
-    output_field: Some(OUTPUT),
-    has_choices: false,
-    has_tool_calls_max: true,
-    searches: false,
     in_batches: false,
-    answers: AnswerForm::Text,
+    // Its message is no body of that request.
     count: InputCount::None,
-    events: EventForm::Typed,
     read: Reader::Json(on_socket),
+    ..RESPONSES
 };
 
 const OUTPUT: &str = "max_output_tokens";
