@@ -13,6 +13,7 @@ pub mod background;
 pub mod batches;
 pub mod bill;
 pub mod body;
+mod client_secret;
 pub mod conceal;
 pub mod cors;
 pub mod count;
@@ -162,6 +163,7 @@ impl Proxy {
             in_flight.called_by(&caller, &head.headers);
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
             in_flight.endpoint = route::label(&endpoint);
+            caller.may_request(endpoint, self.guard.clock().now_s())?;
             Ok((caller, endpoint, deployment))
         });
         let (caller, endpoint, deployment) = match routed {
@@ -184,7 +186,10 @@ impl Proxy {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         match endpoint {
-            Endpoint::Socket(of) => Box::pin(self.open_socket(rules, of, head, caller, in_flight)).await,
+            Endpoint::Socket(of, form) => {
+                Box::pin(self.open_socket(rules, (of, form), head, caller, in_flight)).await
+            }
+            Endpoint::ClientSecret => self.answer_with_secret(rules, &body, &caller, in_flight).await,
             Endpoint::SelfService(own) => self.answer_own(rules, own, (&head.uri, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.

@@ -288,8 +288,8 @@ fn entries_are_kept_for_a_day_at_least() {
 fn an_endpoint_that_leads_past_every_limit_can_not_be_allowed() {
     for (allow, expected) in [
         (
-            "\"POST /v1/files\", \"POST /v1/realtime/client_secrets\"",
-            "x.toml:2: endpoints.allow: \"POST /v1/realtime/client_secrets\" can't be forwarded unmetered. It makes a \
+            "\"POST /v1/files\", \"POST /v1/realtime/sessions\"",
+            "x.toml:2: endpoints.allow: \"POST /v1/realtime/sessions\" can't be forwarded unmetered. It makes a \
              secret that talks to OpenAI directly, past every limit.",
         ),
         (

@@ -1,6 +1,7 @@
 //! Self-service: a key's own limits, and the old billing endpoints that chat
 //! front-ends still call.
 
+mod secret;
 mod usage;
 
 use std::sync::Arc;
