@@ -39,6 +39,7 @@ pub mod refuse;
 mod room;
 pub mod route;
 mod rules;
+mod secret_requests;
 mod socket;
 pub mod tap;
 pub mod unpack;

@@ -70,7 +70,8 @@ const SPAWNS: &[&str] = &[
     "src/app/demo.rs",
     "src/store/postgres/start.rs",
     "src/proxy/background.rs",
-    "src/proxy/socket/session.rs",
+    "src/proxy/socket.rs",
+    "src/proxy/socket/responses.rs",
 ];
 
 /// The files below a folder that have one of these endings, by their paths.

@@ -137,6 +137,9 @@ impl Session {
     fn take(&mut self, text: &str) {
         let message: Value = serde_json::from_str(text).unwrap_or_default();
         match message["type"].as_str().unwrap_or_default() {
+            _ if Self::is_too_large(&message) => {
+                self.err("integer_above_max_value", "max_output_tokens is at most 4096", &message);
+            }
             "session.update" => {
                 merge(&mut self.settings, &message["session"]);
                 self.say("session.updated", &json!({ "session": self.settings.clone() }));
@@ -167,6 +170,12 @@ impl Session {
             }
             _ => self.err("invalid_value", "unknown type", &message),
         }
+    }
+
+    /// Whether a message has an output bound that OpenAI does not take.
+    fn is_too_large(message: &Value) -> bool {
+        let bounds = [&message["session"]["max_output_tokens"], &message["response"]["max_output_tokens"]];
+        bounds.into_iter().any(|most| most.as_u64().is_some_and(|most| most > 4_096))
     }
 
     fn add_item(&mut self, item: &Value) {

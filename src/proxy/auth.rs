@@ -140,8 +140,11 @@ fn is_well_formed(text: &str) -> bool {
 /// Whether a request that was refused for its key carries one that another guard may have made
 /// or changed a moment ago.
 pub fn may_be_newer(headers: &HeaderMap) -> bool {
-    presented(headers)
-        .is_some_and(|secret| secret.expose().len() >= SECRET_BYTES_MIN && is_well_formed(secret.expose()))
+    presented(headers).is_some_and(|secret| {
+        let text = secret.expose();
+        let may_be_key = text.len() >= SECRET_BYTES_MIN && is_well_formed(text);
+        may_be_key || text.starts_with(client_secret::PREFIX)
+    })
 }
 
 /// The key that a request carries. `Authorization` goes before the other places,

@@ -1,7 +1,6 @@
 //! Self-service: a key's own limits, and the old billing endpoints that chat
 //! front-ends still call.
 
-mod secret;
 mod usage;
 
 use std::sync::Arc;
@@ -95,7 +94,7 @@ impl Proxy {
     }
 }
 
-fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Response<Answer> {
+pub(super) fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
     response.headers_mut().extend(rate_headers(rate_check));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -104,7 +103,7 @@ fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Respon
     response
 }
 
-fn attribution(guard: &Guard, key: &Key) -> Attribution {
+pub(super) fn attribution(guard: &Guard, key: &Key) -> Attribution {
     Attribution {
         project: Arc::clone(&key.project),
         project_name: guard.ring().project_name(&key.project),

@@ -46,6 +46,8 @@ pub(super) struct AdmittedRequest {
     pub(super) exchange: Box<MeteredExchange>,
     /// The output bound that was written into it, or that its sender has to write.
     pub(super) output_max: Option<u64>,
+    /// Whether a limit or credit bounds what it may cost.
+    pub(super) is_capped: bool,
 }
 
 /// A request that was read, and how it is sent on.
@@ -138,7 +140,8 @@ impl Proxy {
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         let usage = stream_usage(&edit, wants_cost);
         let exchange = MeteredExchange { reservation, bill, usage, cuts, extra, recording, background };
-        Ok(AdmittedRequest { body, content, exchange: Box::new(exchange), output_max })
+        let (exchange, is_capped) = (Box::new(exchange), standing.is_capped());
+        Ok(AdmittedRequest { body, content, exchange, output_max, is_capped })
     }
 
     /// A body that names the deployment of its path as its model.

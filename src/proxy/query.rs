@@ -27,8 +27,7 @@ pub enum Kind {
 pub fn to_upstream(query: &str, kind: Kind, secret: &str) -> Option<String> {
     let mut kept = String::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decoded(name), decoded(value));
+        let (name, value) = parsed(pair);
         let is_known = match kind {
             Kind::Metered => &*name == "beta",
             Kind::Socket => matches!(&*name, "beta" | "model" | "intent"),
@@ -44,6 +43,16 @@ pub fn to_upstream(query: &str, kind: Kind, secret: &str) -> Option<String> {
         kept.push_str(pair);
     }
     (!kept.is_empty()).then_some(kept)
+}
+
+/// The parameters of a query, decoded.
+pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(parsed)
+}
+
+fn parsed(pair: &str) -> (Cow<'_, str>, Cow<'_, str>) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (decoded(name), decoded(value))
 }
 
 /// Whether a parameter is one of OpenAI's: of lists, of a stream that is read again,

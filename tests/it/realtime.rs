@@ -242,7 +242,7 @@ fn the_output_of_each_response_is_bounded_by_what_the_guard_writes() {
             }
             shown.push(event["type"].as_str().unwrap().to_owned());
         };
-        assert_eq!(begun["response"]["max_output_tokens"], 16_384, "guard.output_default");
+        assert_eq!(begun["response"]["max_output_tokens"], 4_096, "the most that OpenAI takes");
         assert!(
             !shown.contains(&"session.updated".to_owned()),
             "the guard's own update is not shown: {shown:?}"
@@ -302,7 +302,9 @@ fn what_is_said_is_written_down_at_the_price_of_the_model_that_does_it() {
 fn what_can_not_be_metered_is_refused_and_never_passed_on() {
     run(async {
         let house = House::with(LIMIT).await;
-        for query in ["", "model=", "model=a&model=b", "call_id=rtc_1"] {
+        let twice = ["model=a&model=b", "%6Dodel=gpt-realtime&model=gpt-realtime-mini"];
+        let both = ["model=gpt-realtime&intent=transcription", "%6Dodel=gpt-realtime&intent=transcription"];
+        for query in ["", "model=", "call_id=rtc_1"].into_iter().chain(twice).chain(both) {
             let Err(Error::Http(answer)) = connected(&house, &house.key, query, &[]).await else {
                 panic!("{query}")
             };
@@ -326,6 +328,7 @@ fn what_can_not_be_metered_is_refused_and_never_passed_on() {
             ),
             (session(json!({ "prompt": { "id": "pmpt_1" } })), "Stored prompts"),
             (session(json!({ "turn_detection": null })), "first version"),
+            (session(json!({ "type": "transcription" })), "type of a session"),
             (session(json!({ "max_output_tokens": -1 })), "whole number"),
             (json!({ "type": "session.update" }), "is an object"),
             (create(json!({ "tools": [{ "type": "mcp", "server_label": "a" }] })), "function"),

@@ -12,7 +12,7 @@ mod server;
 mod settings;
 mod translation;
 
-pub use self::client::{ClientEvent, Create, Update, client_event};
+pub use self::client::{ClientEvent, Create, Named, Update, client_event};
 pub use self::content::{Content, SoundFormat};
 pub use self::secret::{BoundSession, SecretRequest};
 pub use self::server::{Begun, ServerEvent, server_event, without_event_id};

@@ -1,6 +1,6 @@
 //! Realtime sessions: each response and each transcription is held before upstream can begin it.
 //!
-//! Upstream begins responses by itself when it hears that a speaker has finished, and each reads the
+//! Upstream begins responses by itself when it finds that a speaker has finished, and each reads the
 //! whole conversation. So before anything is passed on that may lead to one, the most that it may
 //! cost is held, with some sound to come; a session whose next response can't be held is ended. What
 //! a client asks for itself is held, or refused, by itself. Output is bounded by what the guard writes
@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::SplitStream;
-use percent_encoding::percent_decode_str;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_util::sync::CancellationToken;
 
 use crate::protocol::openai::operation::Operation;
-use crate::protocol::openai::realtime::{BoundSession, Settings};
-use crate::proxy::query::encoded;
+use crate::protocol::openai::realtime::{BoundSession, Named, Settings};
+use crate::proxy::query;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::socket::UpstreamSocket;
 use crate::proxy::socket::pair::{Pair, Traffic};
@@ -36,6 +37,8 @@ use crate::sync::unpoisoned;
 
 use super::ClientSocket;
 
+/// How often it is asked whether anything is open, besides when something has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long what is open may take to end once its client is gone, or no more is begun.
 const ENDING_MAX: Duration = Duration::from_secs(10);
 
@@ -50,6 +53,8 @@ pub(super) struct Running {
     next: tokio::sync::Mutex<Next>,
     /// Notified when a response or a transcription has ended.
     ended: Notify,
+    /// The session ends once nothing is open.
+    ending: CancellationToken,
 }
 
 /// What a session is opened for, by the head of its request: a client secret decides it, else the
@@ -65,28 +70,29 @@ pub(super) fn opened_for(
         return Err(Refusal::Invalid(message.to_owned(), None));
     }
     let wrong = |message: &str| Err(Refusal::Invalid(message.to_owned(), Some("model")));
-    let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let values: Vec<_> =
-        pairs.map(|(name, value)| (name, percent_decode_str(value).decode_utf8_lossy())).collect();
-    let mut models = values.iter().filter(|(name, _)| *name == "model").map(|(_, model)| &**model);
-    if let Some(bound) = bound {
-        if models.any(|model| bound.model() != Some(model)) {
-            return wrong("A client secret opens sessions of the model that it was made for.");
+    let pairs: Vec<_> = query::pairs(head.uri.query().unwrap_or_default()).collect();
+    let mut models = pairs.iter().filter(|(name, _)| name == "model").map(|(_, model)| &**model);
+    let transcribes = pairs.iter().any(|(name, value)| name == "intent" && value == "transcription");
+    let model = match (bound, models.next(), models.next()) {
+        (Some(bound), None, None) => bound.model().map(str::to_owned),
+        (Some(bound), Some(model), None) if bound.model() == Some(model) => Some(model.to_owned()),
+        (Some(_), _, _) => return wrong("A client secret opens sessions of the model that it was made for."),
+        (None, Some(model), None) if !model.is_empty() && !transcribes => Some(model.to_owned()),
+        (None, None, None) if transcribes => None,
+        (None, _, _) => {
+            return wrong(
+                "A realtime session names its model once: open it with ?model=…, or with ?intent=transcription for \
+                 transcriptions alone.",
+            );
         }
-        let uri = format!("{}?{}", head.uri.path(), bound.query(encoded));
-        head.uri =
-            uri.parse().map_err(|_| Refusal::Invalid("The model is no name.".to_owned(), Some("model")))?;
-        return Ok(Settings::of(bound.model().map(str::to_owned)));
-    }
-    let transcribes = values.iter().any(|(name, value)| *name == "intent" && value == "transcription");
-    match (models.next(), models.next()) {
-        (Some(model), None) if !model.is_empty() => Ok(Settings::of(Some(model.to_owned()))),
-        (None, None) if transcribes => Ok(Settings::of(None)),
-        _ => wrong(
-            "A realtime session names its model once: open it with ?model=…, or with ?intent=transcription for \
-             transcriptions alone.",
-        ),
-    }
+    };
+    // Upstream is asked for what was understood, in one spelling.
+    let asked = model
+        .as_deref()
+        .map_or("intent=transcription".to_owned(), |model| format!("model={}", query::encoded(model)));
+    let uri = format!("{}?{asked}", head.uri.path()).parse();
+    head.uri = uri.map_err(|_| Refusal::Invalid("The model is no name.".to_owned(), Some("model")))?;
+    Ok(Settings::of(model))
 }
 
 impl Running {
@@ -97,7 +103,15 @@ impl Running {
         pair: Pair,
     ) -> Self {
         let (state, next) = (Mutex::new(State::new(settings)), tokio::sync::Mutex::default());
-        Self { session, pair, transcription, state, next, ended: Notify::new() }
+        Self {
+            session,
+            pair,
+            transcription,
+            state,
+            next,
+            ended: Notify::new(),
+            ending: CancellationToken::new(),
+        }
     }
 
     /// Gives the session the settings that its secret is bound to, before the client can send
@@ -107,9 +121,9 @@ impl Running {
         {
             let mut state = self.state();
             let settings = update.applied_to(state.last_settings());
-            state.wanted = settings.output_max;
+            let wanted_before = std::mem::replace(&mut state.wanted, settings.output_max);
             let event_id = event_id.clone();
-            state.update(PendingUpdate { event_id, is_named: false, is_own: false, settings });
+            state.update(PendingUpdate { event_id, is_named: false, is_own: false, settings, wanted_before });
         }
         let message = update.sent_as(&event_id, None);
         let _ = self.to_upstream(message).await;
@@ -119,10 +133,21 @@ impl Running {
         unpoisoned(self.state.lock())
     }
 
+    /// The guard's running time.
+    fn now(&self) -> Duration {
+        self.session.shard.guard.clock().running()
+    }
+
     async fn to_client(&self, text: Utf8Bytes) {
         if send(&self.pair.to_client, text).await.is_err() {
             self.pair.gone.cancel();
         }
+    }
+
+    async fn cancel(&self, response: &str) {
+        let cancel = json!({ "type": "response.cancel", "response_id": response });
+        // A socket that can't be written is ended by its reader.
+        let _ = self.to_upstream(cancel.to_string().into()).await;
     }
 
     async fn to_upstream(&self, message: Bytes) -> Result<(), Unread> {
@@ -144,36 +169,44 @@ impl Traffic for Running {
         self.read_upstream(from_upstream).await
     }
 
-    /// Responses that run are cancelled, so that their usage is known soon.
+    /// Responses that run are cancelled, so that their usage is known soon; sound that waits for an
+    /// answer is dropped.
     async fn close(&self) {
-        let open = self.state().close();
+        let (open, clear) = {
+            let mut state = self.state();
+            let (settings, now) = (state.settings(), self.now());
+            let waits = settings.answers_by_itself && state.context.pending_ms(&settings, now) > 0;
+            let event_id = self.session.new_id();
+            let clear = (waits && !state.is_closed() && state.context.clear(&event_id, false))
+                .then(|| Named::own_clear().sent_as(&event_id));
+            (state.close(), clear)
+        };
+        if let Some(clear) = clear
+            && self.to_upstream(clear).await.is_err()
+        {
+            return;
+        }
         for id in open {
-            let cancel = serde_json::json!({ "type": "response.cancel", "response_id": id });
-            if self.to_upstream(cancel.to_string().into()).await.is_err() {
-                return;
-            }
+            self.cancel(&id).await;
         }
     }
 
     fn cut(&self) {
         let is_client = self.pair.gone.is_cancelled();
         let mut state = self.state();
-        state.lose_all(is_client);
         if let Ok(mut next) = self.next.try_lock() {
-            next.end(&state);
+            next.end(&state, self.now());
         }
+        state.lose_all(is_client);
         drop(state);
         self.ended.notify_waiters();
     }
 
     async fn all_ended(&self) {
         let nothing_open = async {
-            loop {
-                let ended = self.ended.notified();
-                if !self.state().has_open() {
-                    return;
-                }
-                ended.await;
+            while self.state().has_open(self.now()) {
+                // An answer that is due may not come.
+                let _ = tokio::time::timeout(LOOK_EVERY, self.ended.notified()).await;
             }
         };
         let _ = tokio::time::timeout(ENDING_MAX, nothing_open).await;

@@ -10,14 +10,18 @@ use crate::domain::{Class, Demand, Quantities};
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::realtime::{Settings, Transcription};
 use crate::protocol::openai::request::Request;
+use crate::protocol::openai::usage::Outcome;
 use crate::proxy::bill::Exchange;
 use crate::proxy::exchange::MeteredExchange;
 use crate::proxy::in_flight::InFlight;
-use crate::proxy::prepare::Parsed;
+use crate::proxy::prepare::{AdmittedRequest, Parsed};
 use crate::proxy::socket::session::Session;
 use crate::proxy::{Content, Failed};
 
-/// Tokens, at the most.
+/// The largest output bound that OpenAI takes in a session (`max_output_tokens` in its SDKs).
+const OUTPUT_BOUND_MAX: u64 = 4_096;
+
+/// What a response reads, at the most: tokens, or bytes of text, which are no fewer; and tokens of sound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
     pub(super) text: u64,
@@ -42,6 +46,8 @@ pub(super) struct Turn {
     first_output: Option<Duration>,
     /// What may be read with it.
     pub(super) covers: Amount,
+    /// The sound that it is for, in milliseconds, where it is for sound alone.
+    pub(super) sound_ms: u64,
     /// The model, images and settings that it is for.
     pub(super) model: String,
     pub(super) images: usize,
@@ -77,18 +83,20 @@ impl Session {
             },
             choices: 1,
             truncates: true,
-            output_max: wanted,
+            output_max: wanted.or(Some(OUTPUT_BOUND_MAX)),
             audio_output: speaks,
             ..Demand::default()
         };
-        let (exchange, in_flight, written) = self.hold(self.operation, demand).await?;
-        let output_max = written.or(wanted);
-        let images = images.len();
+        let (admitted, in_flight) = self.hold(self.operation, demand).await?;
+        let bound = admitted.output_max.or(wanted).unwrap_or(OUTPUT_BOUND_MAX);
+        let output_max = (admitted.is_capped || wanted.is_some()).then_some(bound);
+        let (exchange, images) = (admitted.exchange, images.len());
         Ok(Turn {
             exchange,
             in_flight,
             first_output: None,
             covers: read,
+            sound_ms: 0,
             model,
             images,
             speaks,
@@ -114,20 +122,18 @@ impl Session {
             units: [(Class::AudioSeconds, millis.div_ceil(1_000))].into(),
             ..Demand::default()
         };
-        let (exchange, in_flight, _) = self.hold(operation, demand).await?;
-        let covers = Amount { text: of.text_bytes, sound: millis };
-        let model = of.model.clone();
-        let (wanted, output_max) = (None, None);
+        let (admitted, in_flight) = self.hold(operation, demand).await?;
         Ok(Turn {
-            exchange,
+            exchange: admitted.exchange,
             in_flight,
             first_output: None,
-            covers,
-            model,
+            covers: Amount::default(),
+            sound_ms: millis,
+            model: of.model.clone(),
             images: 0,
             speaks: false,
-            wanted,
-            output_max,
+            wanted: None,
+            output_max: None,
         })
     }
 
@@ -136,7 +142,7 @@ impl Session {
         &self,
         operation: &'static Operation,
         demand: Demand,
-    ) -> Result<(Box<MeteredExchange>, InFlight, Option<u64>), Failed> {
+    ) -> Result<(AdmittedRequest, InFlight), Failed> {
         let shard = &self.shard;
         let rules = shard.rules.load_full();
         let mut in_flight = self.in_flight(&rules, operation);
@@ -151,7 +157,7 @@ impl Session {
         match Box::pin(prepared).await {
             Ok(admitted) => {
                 in_flight.admitted(admitted.exchange.reservation.hold());
-                Ok((admitted.exchange, in_flight, admitted.output_max))
+                Ok((admitted, in_flight))
             }
             Err(refusal) => Err((refusal, in_flight)),
         }
@@ -176,8 +182,9 @@ impl Turn {
         self.exchange.bill.model_tokens.output()
     }
 
-    /// Ends it by its answer, and returns the usage that this reports.
-    pub(super) fn end(self, answer: &[u8], disconnected: bool) -> Option<Quantities> {
+    /// Ends it by its answer. Returns the usage that this reports, and whether the answer is one that
+    /// has read all that it was to read.
+    pub(super) fn end(self, answer: &[u8], disconnected: bool) -> (Option<Quantities>, bool) {
         let Self { exchange, mut in_flight, first_output, .. } = self;
         let MeteredExchange { reservation, bill, .. } = *exchange;
         let answer = bill.operation.answer(answer);
@@ -187,7 +194,9 @@ impl Turn {
         in_flight.status = 200;
         in_flight.settled(&settled);
         in_flight.ended(label);
-        answer.usage
+        let is_made = matches!(answer.outcome, Outcome::Completed | Outcome::Stopped);
+        let has_read = answer.usage.is_some_and(|usage| usage.input_tokens_total() > 0);
+        (answer.usage, is_made && has_read)
     }
 
     /// Ends it by the length of its sound, which upstream does not report.

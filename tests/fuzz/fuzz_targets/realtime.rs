@@ -61,7 +61,7 @@ fn check_client(message: &str) {
             let sent: Value = serde_json::from_slice(&update.sent_as("id", None)).expect("it is JSON");
             assert_eq!(sent["session"], found["session"]);
         }
-        ClientEvent::Commit | ClientEvent::Clear | ClientEvent::Cancel | ClientEvent::Other => {}
+        ClientEvent::Commit(_) | ClientEvent::Clear(_) | ClientEvent::Cancel | ClientEvent::Other => {}
     }
 }
 
@@ -73,7 +73,7 @@ fn check_server(message: &str) {
             assert_eq!(found["type"], "response.created");
             assert!(begun.id.is_empty() || found["response"]["id"] == *begun.id);
         }
-        ServerEvent::Ended { id, response } => {
+        ServerEvent::Ended { id, response, has_failed: _ } => {
             assert_eq!(found["type"], "response.done");
             assert!(id.is_empty() || found["response"]["id"] == *id);
             let response: Value = serde_json::from_str(&response).expect("it is JSON");
@@ -93,6 +93,7 @@ fn check_server(message: &str) {
         | ServerEvent::SpeechBegan(_)
         | ServerEvent::SpeechEnded(_)
         | ServerEvent::Cleared
+        | ServerEvent::Unreadable
         | ServerEvent::Goes(_)
         | ServerEvent::Other => {}
     }

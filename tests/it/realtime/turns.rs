@@ -4,7 +4,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{by_hand, connected, cost, create, opened, speak, text, until, usd};
+use super::{by_hand, connected, cost, create, opened, sound, speak, text, until, usd};
 use crate::accrual::{LIMIT, held};
 use crate::harness::{House, run};
 use crate::sockets::{next, say, settled};
@@ -139,5 +139,105 @@ fn a_session_of_a_revoked_key_begins_nothing_more() {
         );
         socket.close(None).await.unwrap();
         while let Some(Ok(_)) = socket.next().await {}
+    });
+}
+
+#[test]
+fn speech_that_is_sent_at_once_is_held_in_full_before_it_is_answered() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut socket = opened(&house, "model=gpt-realtime", &[("x-fake-chunk-delay-ms", "100")]).await;
+        // Five minutes: 3,000 tokens of sound at 32 dollars a million, beside 4,096 of output at 64.
+        say(&mut socket, &sound(300_000, true)).await;
+        until(&mut socket, "input_audio_buffer.speech_started").await;
+        let held = held(&house).await.parse::<f64>().unwrap();
+        assert!(held > 0.262_144 + 0.096, "{held}");
+        speak(&mut socket, 0).await;
+        let done = until(&mut socket, "response.done").await;
+        drop(socket);
+        house.settled().await;
+        let entries = settled(&house).await;
+        let booked = entries.iter().find(|entry| entry["kind"] == "settle").unwrap();
+        assert_eq!(usd(&booked["cost_usd"]), cost(&done["response"]["usage"]));
+        assert!(usd(&booked["held_usd"]) >= usd(&booked["cost_usd"]), "{booked}");
+    });
+}
+
+#[test]
+fn a_client_that_leaves_when_it_has_spoken_pays_for_the_answer_that_has_begun() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut socket = opened(&house, "model=gpt-realtime", &[("x-fake-chunk-delay-ms", "50")]).await;
+        speak(&mut socket, 300).await;
+        until(&mut socket, "input_audio_buffer.speech_stopped").await;
+        drop(socket);
+        house.settled().await;
+        let entries = settled(&house).await;
+        let booked: Vec<_> = entries.iter().filter(|entry| entry["kind"] == "settle").collect();
+        let [entry] = booked[..] else { panic!("{entries:?}") };
+        assert_eq!((&entry["basis"], &entry["disconnected"]), (&json!("reported"), &json!(true)), "{entry}");
+    });
+}
+
+#[test]
+fn a_client_is_shown_its_own_updates_and_not_those_of_the_guard() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut socket = opened(&house, "model=gpt-realtime", &[]).await;
+        for timeout in [6_000, 7_000] {
+            let detection = json!({ "type": "server_vad", "idle_timeout_ms": timeout });
+            let session =
+                json!({ "type": "realtime", "audio": { "input": { "turn_detection": detection } } });
+            say(&mut socket, &json!({ "type": "session.update", "session": session })).await;
+            let updated = until(&mut socket, "session.updated").await;
+            let shown = &updated["session"]["audio"]["input"]["turn_detection"]["idle_timeout_ms"];
+            assert_eq!(shown, timeout, "{updated}");
+        }
+        assert_ne!(held(&house).await, "0", "upstream may ask after a silence");
+    });
+}
+
+#[test]
+fn an_item_is_written_down_at_the_price_of_the_model_of_its_time() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut socket = opened(&house, "intent=transcription", &[]).await;
+        let with = |model: &str| {
+            let input = json!({ "input": { "transcription": { "model": model }, "turn_detection": null } });
+            json!({ "type": "session.update", "session": { "type": "transcription", "audio": input } })
+        };
+        say(&mut socket, &with("gpt-realtime-whisper")).await;
+        until(&mut socket, "session.updated").await;
+        // Too short, then long enough; and another model at once.
+        let commit = json!({ "type": "input_audio_buffer.commit", "event_id": "mine" });
+        say(&mut socket, &commit).await;
+        say(&mut socket, &sound(3_000, true)).await;
+        say(&mut socket, &commit).await;
+        say(&mut socket, &with("whisper-1")).await;
+        let mut errors = 0;
+        let done = loop {
+            let event = next(&mut socket).await;
+            match event["type"].as_str().unwrap() {
+                "error" => {
+                    assert_eq!(event["error"]["event_id"], "mine", "{event}");
+                    errors += 1;
+                }
+                "conversation.item.input_audio_transcription.completed" => break event,
+                _ => {}
+            }
+        };
+        assert!(errors >= 1, "{done}");
+        drop(socket);
+        house.settled().await;
+        let entries = settled(&house).await;
+        let booked: Vec<_> = entries.iter().filter(|entry| entry["kind"] == "settle").collect();
+        let [entry] = booked[..] else { panic!("{entries:?}") };
+        // Three seconds of 0.017 dollars a minute.
+        assert_eq!(
+            (&entry["model"], usd(&entry["cost_usd"]) / 1_000),
+            (&json!("gpt-realtime-whisper"), 850),
+            "{entry}"
+        );
+        assert_eq!(held(&house).await, "0");
     });
 }

@@ -37,7 +37,7 @@ pub static REALTIME_TRANSCRIPTION: Operation = Operation {
     ..REALTIME
 };
 
-/// Sound that is translated as it comes.
+/// Sound that is translated while it is sent.
 pub static REALTIME_TRANSLATION: Operation = Operation {
     path: "/v1/realtime/translations",
     gen_ai_name: "generate_content",

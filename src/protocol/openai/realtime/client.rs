@@ -37,13 +37,21 @@ pub enum ClientEvent {
     /// Sound, of so many bytes at the most.
     Append(u64),
     /// That the sound so far is an item.
-    Commit,
+    Commit(Named),
     /// That the sound so far is dropped.
-    Clear,
+    Clear(Named),
     /// That a response ends.
     Cancel,
     /// Something that adds nothing to a conversation.
     Other,
+}
+
+/// A message that needs a name, by which an error is about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The client's name for it.
+    pub event_id: Option<String>,
+    message: Map<String, Value>,
 }
 
 /// A `session.update`.
@@ -86,8 +94,8 @@ struct Envelope<'a> {
 ///
 /// ```
 /// use spendguard::protocol::openai::realtime::{ClientEvent, client_event};
-/// let commit = r#"{"type":"input_audio_buffer.commit"}"#;
-/// assert_eq!(client_event(commit), Ok(ClientEvent::Commit));
+/// let cancel = r#"{"type":"response.cancel"}"#;
+/// assert_eq!(client_event(cancel), Ok(ClientEvent::Cancel));
 /// assert!(client_event(r#"{"type":"session.close"}"#).is_err());
 /// ```
 pub fn client_event(message: &str) -> Result<ClientEvent, Invalid> {
@@ -101,8 +109,8 @@ pub fn client_event(message: &str) -> Result<ClientEvent, Invalid> {
         "input_audio_buffer.append" => {
             Ok(ClientEvent::Append(decoded(envelope.audio.map_or("", RawValue::get).trim_matches('"'))))
         }
-        "input_audio_buffer.commit" => Ok(ClientEvent::Commit),
-        "input_audio_buffer.clear" => Ok(ClientEvent::Clear),
+        "input_audio_buffer.commit" => Named::of(whole()?).map(ClientEvent::Commit),
+        "input_audio_buffer.clear" => Named::of(whole()?).map(ClientEvent::Clear),
         "conversation.item.create" => {
             Ok(ClientEvent::Item(Content::of(&Value::Object(whole()?), message.len())?))
         }
@@ -119,6 +127,23 @@ pub fn client_event(message: &str) -> Result<ClientEvent, Invalid> {
     }
 }
 
+impl Named {
+    fn of(message: Map<String, Value>) -> Result<Self, Invalid> {
+        Ok(Self { event_id: event_id(&message)?, message })
+    }
+
+    /// The guard's own message that drops the sound so far.
+    pub fn own_clear() -> Self {
+        let kind = ("type".to_owned(), json!("input_audio_buffer.clear"));
+        Self { event_id: None, message: Map::from_iter([kind]) }
+    }
+
+    /// The message that upstream gets, with this name.
+    pub fn sent_as(self, event_id: &str) -> Bytes {
+        named(self.message, event_id)
+    }
+}
+
 impl Update {
     /// One that the guard sends by itself.
     pub fn own(session: &Value) -> Self {
@@ -130,15 +155,15 @@ impl Update {
     pub(super) fn read(message: Map<String, Value>) -> Result<Self, Invalid> {
         let session = message.get("session").and_then(Value::as_object);
         let session = session.ok_or_else(|| invalid("'session' is an object.", Some("session")))?;
-        if let Some(old) = OLD_FIELDS.iter().find(|name| session.contains_key(**name)) {
-            let message = format!(
-                "'session.{old}' belongs to the first version of the Realtime API. Send the fields of the present one."
-            );
-            return Err(Invalid { message, param: Some("session"), kind: InvalidKind::Malformed });
-        }
+        refuse_old(session, "session")?;
         refuse_unmetered(session)?;
         let output_max = output_max(session)?;
         Ok(Self { event_id: event_id(&message)?, output_max, message })
+    }
+
+    /// The type of session that it names.
+    pub fn kind(&self) -> Option<&str> {
+        self.message.get("session")?.get("type")?.as_str()
     }
 
     /// The model that it names.
@@ -168,7 +193,9 @@ impl Create {
             Some(Value::Object(response)) => response,
             Some(_) => return Err(invalid("'response' is an object.", Some("response"))),
         };
+        refuse_old(response, "response")?;
         refuse_unmetered(response)?;
+        refuse_repeated(response)?;
         let modalities = response.get("output_modalities").and_then(Value::as_array);
         Ok(Self {
             event_id: event_id(&message)?,
@@ -221,6 +248,27 @@ fn output_max(given: &Map<String, Value>) -> Result<Option<Option<u64>>, Invalid
             )),
         },
     }
+}
+
+/// Refuses the fields of the interface's first version.
+fn refuse_old(given: &Map<String, Value>, param: &'static str) -> Result<(), Invalid> {
+    let Some(old) = OLD_FIELDS.iter().find(|name| given.contains_key(**name)) else { return Ok(()) };
+    let message = format!(
+        "'{param}.{old}' belongs to the first version of the Realtime API. Send the fields of the present one."
+    );
+    Err(Invalid { message, param: Some(param), kind: InvalidKind::Malformed })
+}
+
+/// Refuses an input that refers to an item more than once: each time it would be read again.
+fn refuse_repeated(response: &Map<String, Value>) -> Result<(), Invalid> {
+    let items = response.get("input").and_then(Value::as_array).into_iter().flatten();
+    let references = items.filter(|item| item.get("type").and_then(Value::as_str) == Some("item_reference"));
+    let mut ids: Vec<_> = references.filter_map(|item| item.get("id").and_then(Value::as_str)).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(invalid("'response.input' refers to an item once.", Some("response")));
+    }
+    Ok(())
 }
 
 /// Refuses what would let upstream spend more than the guard can see beforehand.

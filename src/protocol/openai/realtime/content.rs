@@ -69,7 +69,7 @@ impl Content {
                     ));
                 }
                 match fields.get("type").and_then(Value::as_str) {
-                    Some("input_audio") => self.take_sound(fields.get("audio")),
+                    Some("input_audio" | "output_audio" | "audio") => self.take_sound(fields.get("audio")),
                     Some("input_image") => self.take_image(fields.get("image_url"), fields.get("detail")),
                     _ => {}
                 }

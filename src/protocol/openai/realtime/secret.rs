@@ -88,11 +88,6 @@ impl BoundSession {
         settings.transcription.map(|transcription| transcription.model)
     }
 
-    /// The query with which the session is opened; `encoded` writes a text into it.
-    pub fn query(&self, encoded: impl Fn(&str) -> String) -> String {
-        self.model().map_or("intent=transcription".to_owned(), |model| format!("model={}", encoded(model)))
-    }
-
     /// The message that gives a session these settings.
     pub fn update(&self) -> Update {
         Update::own(&Value::Object(self.0.clone()))

@@ -23,6 +23,8 @@ pub enum ServerEvent {
         id: String,
         /// The response object.
         response: String,
+        /// Whether it has failed: then it contains an error.
+        has_failed: bool,
     },
     /// Speech has begun, so many milliseconds after the first sound of the session; what was sent
     /// before is dropped.
@@ -39,6 +41,8 @@ pub enum ServerEvent {
     Untranscribed(String),
     /// An error, and the client's name of the message that caused it.
     Error(Option<String>),
+    /// It can't be read.
+    Unreadable,
     /// Nothing that a cost depends on.
     #[default]
     Other,
@@ -62,10 +66,10 @@ struct Event<'a> {
     session: Option<Value>,
     #[serde(borrow)]
     response: Option<&'a RawValue>,
-    response_id: Option<String>,
-    item_id: Option<String>,
-    audio_start_ms: Option<u64>,
-    audio_end_ms: Option<u64>,
+    response_id: Option<Value>,
+    item_id: Option<Value>,
+    audio_start_ms: Option<Value>,
+    audio_end_ms: Option<Value>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -75,6 +79,7 @@ struct Event<'a> {
 #[derive(Deserialize)]
 struct Response {
     id: Option<String>,
+    status: Option<Value>,
     max_output_tokens: Option<Value>,
     /// Absent, null, or an id.
     #[serde(default, deserialize_with = "given")]
@@ -91,10 +96,11 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
     Value::deserialize(deserializer).map(Some)
 }
 
-/// Reads an event of upstream. One that can't be read says nothing.
+/// Reads an event of upstream.
 pub fn server_event(message: &str) -> ServerEvent {
-    let Ok(event) = serde_json::from_str::<Event<'_>>(message) else { return ServerEvent::Other };
-    let item = || event.item_id.clone().unwrap_or_default();
+    let Ok(event) = serde_json::from_str::<Event<'_>>(message) else { return ServerEvent::Unreadable };
+    let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+    let item = || text(&event.item_id);
     let response = || event.response.and_then(|raw| serde_json::from_str::<Response>(raw.get()).ok());
     match event.kind.as_ref() {
         "session.created" => ServerEvent::Created(event.session.unwrap_or_default()),
@@ -108,12 +114,16 @@ pub fn server_event(message: &str) -> ServerEvent {
             },
         )),
         "response.done" => {
-            let id = response().and_then(|response| response.id).unwrap_or_default();
-            ServerEvent::Ended { id, response: event.response.map_or("{}", RawValue::get).to_owned() }
+            let (id, status) = response().map_or((None, None), |response| (response.id, response.status));
+            let (id, has_failed) = (id.unwrap_or_default(), status.is_some_and(|status| status == "failed"));
+            let response = event.response.map_or("{}", RawValue::get).to_owned();
+            ServerEvent::Ended { id, response, has_failed }
         }
-        "input_audio_buffer.speech_started" => ServerEvent::SpeechBegan(event.audio_start_ms.unwrap_or(0)),
+        "input_audio_buffer.speech_started" => {
+            ServerEvent::SpeechBegan(event.audio_start_ms.as_ref().and_then(Value::as_u64).unwrap_or(0))
+        }
         "input_audio_buffer.speech_stopped" => {
-            ServerEvent::SpeechEnded(event.audio_end_ms.unwrap_or(u64::MAX))
+            ServerEvent::SpeechEnded(event.audio_end_ms.as_ref().and_then(Value::as_u64).unwrap_or(u64::MAX))
         }
         "input_audio_buffer.committed" => ServerEvent::Committed(item()),
         "input_audio_buffer.cleared" => ServerEvent::Cleared,
@@ -125,7 +135,7 @@ pub fn server_event(message: &str) -> ServerEvent {
             let fault = event.error.and_then(|raw| serde_json::from_str::<Fault>(raw.get()).ok());
             ServerEvent::Error(fault.and_then(|fault| fault.event_id))
         }
-        kind if kind.starts_with("response.") => ServerEvent::Goes(event.response_id.unwrap_or_default()),
+        kind if kind.starts_with("response.") => ServerEvent::Goes(text(&event.response_id)),
         _ => ServerEvent::Other,
     }
 }

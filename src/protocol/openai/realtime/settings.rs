@@ -34,6 +34,8 @@ pub struct Settings {
     pub detects_speech: bool,
     /// How speech is written down; `None` if it isn't.
     pub transcription: Option<Transcription>,
+    /// Whether items may be left out of what responses read, by a bound of the session's own.
+    pub leaves_out: bool,
     /// How sound is sent.
     pub sound: SoundFormat,
     instructions_bytes: u64,
@@ -52,6 +54,7 @@ impl Settings {
             asks_after_silence: false,
             detects_speech: true,
             transcription: None,
+            leaves_out: false,
             sound: SoundFormat::default(),
             instructions_bytes: if answers { OWN_INSTRUCTIONS_BYTES } else { 0 },
             tools_bytes: 0,
@@ -76,6 +79,7 @@ impl Settings {
         if let Some(modalities) = session.get("output_modalities").and_then(Value::as_array) {
             with.speaks = modalities.iter().any(|name| name != "text");
         }
+        with.leaves_out |= session.get("truncation").is_some_and(Value::is_object);
         if let Some(format) = session.pointer("/audio/input/format/type").and_then(Value::as_str) {
             with.sound = SoundFormat::named(format);
         }
@@ -93,7 +97,8 @@ impl Settings {
         with
     }
 
-    /// Whichever of both may cost more, setting by setting. Of two ways to transcribe it is the other.
+    /// Whichever of both may cost more, setting by setting. Which of two models transcribes is not one
+    /// of them: it is the model of the `other` settings, if they have one.
     #[must_use]
     pub fn or_larger(self, other: &Self) -> Self {
         let output_max = self.output_max.zip(other.output_max).map(|(one, two)| one.max(two));
@@ -105,6 +110,7 @@ impl Settings {
             asks_after_silence: self.asks_after_silence || other.asks_after_silence,
             detects_speech: self.detects_speech && other.detects_speech,
             transcription: other.transcription.clone().or(self.transcription),
+            leaves_out: self.leaves_out || other.leaves_out,
             sound: self.sound.min(other.sound),
             instructions_bytes: self.instructions_bytes.max(other.instructions_bytes),
             tools_bytes: self.tools_bytes.max(other.tools_bytes),

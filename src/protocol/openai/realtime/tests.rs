@@ -80,6 +80,8 @@ fn what_is_ambiguous_or_unknown_is_asked_for_by_no_client() {
         r#"{"type":"response.create","response":{"max_output_tokens":1.5}}"#,
         r#"{"type":"response.create","event_id":""}"#,
         r#"{"type":"conversation.item.create","item":{"content":[{"type":"input_file","file_id":"a"}]}}"#,
+        r#"{"type":"response.create","response":{"voice":"alloy"}}"#,
+        r#"{"type":"response.create","response":{"input":[{"type":"item_reference","id":"a"},{"type":"item_reference","id":"a"}]}}"#,
         r#"{"type":"response.created"}"#,
     ] {
         assert!(client_event(message).is_err(), "{message}");
@@ -140,7 +142,7 @@ fn events_say_what_has_begun_and_ended() {
     let done =
         says(json!({ "type": "response.done", "response": { "id": "resp_1", "status": "cancelled" } }));
     let response = r#"{"id":"resp_1","status":"cancelled"}"#.to_owned();
-    assert_eq!(done, ServerEvent::Ended { id: "resp_1".to_owned(), response });
+    assert_eq!(done, ServerEvent::Ended { id: "resp_1".to_owned(), response, has_failed: false });
     let error = |error: Value| says(json!({ "type": "error", "event_id": "a", "error": error }));
     assert_eq!(
         error(json!({ "event_id": "mine", "message": "m" })),
@@ -165,7 +167,7 @@ fn events_say_what_has_begun_and_ended() {
         ServerEvent::Goes("r".to_owned())
     );
     assert_eq!(says(json!({ "type": "rate_limits.updated" })), ServerEvent::Other);
-    assert_eq!(server_event("["), ServerEvent::Other);
+    assert_eq!(server_event("["), ServerEvent::Unreadable);
     let shown: Value =
         serde_json::from_str(&without_event_id(r#"{"type":"error","error":{"event_id":"a"}}"#)).unwrap();
     assert_eq!(shown, json!({ "type": "error", "error": { "event_id": null } }));

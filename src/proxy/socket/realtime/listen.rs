@@ -6,17 +6,18 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::protocol::openai::realtime::{ClientEvent, Content, Create, Update, client_event};
+use crate::protocol::openai::realtime::{ClientEvent, Content, Create, Named, Update, client_event};
 use crate::proxy::Failed;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::socket::ClientSocket;
-use crate::proxy::socket::pair::FromClient;
+use crate::proxy::socket::pair::{FromClient, Traffic};
 use crate::proxy::socket::realtime::Running;
-use crate::proxy::socket::realtime::context::IMAGES_MAX;
+use crate::proxy::socket::realtime::context::{Context, IMAGES_MAX};
+use crate::proxy::socket::realtime::next::Bounding;
 use crate::proxy::socket::realtime::state::{AskedResponse, PendingUpdate, Reading};
 use crate::proxy::socket::session::not_binary;
-use crate::proxy::socket::turn::{Amount, Asked};
+use crate::proxy::socket::turn::{Amount, Asked, Turn};
 use crate::proxy::socket::wire::Unread;
 
 impl Running {
@@ -57,11 +58,11 @@ impl Running {
         match event {
             ClientEvent::Append(bytes) => {
                 let format = self.state().settings().sound;
-                self.state().context.append(bytes, format);
+                self.state().context.append(bytes, format, self.now());
                 self.pass_if_held(body).await
             }
-            ClientEvent::Commit => self.mark(body, |state| state.context.commit()).await,
-            ClientEvent::Clear => self.mark(body, |state| state.context.clear()).await,
+            ClientEvent::Commit(commit) => self.cut(commit, Context::commit).await,
+            ClientEvent::Clear(clear) => self.cut(clear, Context::clear).await,
             ClientEvent::Item(content) => self.add(&content, body).await,
             ClientEvent::Update(update) => self.update(*update).await,
             ClientEvent::Create(create) => self.create(*create).await,
@@ -71,7 +72,7 @@ impl Running {
 
     /// Passes a message on behind which upstream may begin something, or ends the session.
     async fn pass_if_held(&self, message: Bytes) -> Result<(), Unread> {
-        match self.hold_next().await {
+        match self.hold_next(Bounding::Own).await {
             Ok(()) => self.to_upstream(message).await,
             Err(failed) => {
                 self.end_for(failed).await;
@@ -80,29 +81,33 @@ impl Running {
         }
     }
 
-    /// Ends the session, since what upstream may begin next can't be held.
+    /// Ends the session, since what upstream may begin next can't be held. What runs is cancelled, so
+    /// that its usage is known.
     pub(super) async fn end_for(&self, failed: Failed) {
         self.session.refuse(&self.pair, failed, None).await;
-        self.pair.fail(CloseCode::Policy, "the next response can't be held; see the error event");
+        Traffic::close(self).await;
+        self.ending.cancel();
     }
 
-    /// Passes a message on that upstream answers later.
-    async fn mark(
+    /// Passes a message on that says where sound ends.
+    async fn cut(
         &self,
-        message: Bytes,
-        noted: impl FnOnce(&mut super::state::State) -> bool,
+        message: Named,
+        noted: impl FnOnce(&mut Context, &str, bool) -> bool,
     ) -> Result<(), Unread> {
-        if noted(&mut self.state()) {
-            return self.pass_if_held(message).await;
+        let given = message.event_id.clone();
+        let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
+        if noted(&mut self.state().context, &event_id, given.is_some()) {
+            return self.pass_if_held(message.sent_as(&event_id)).await;
         }
-        self.session.refuse_message(&self.pair, Refusal::Overloaded, None).await;
+        self.session.refuse_message(&self.pair, Refusal::Overloaded, given.as_deref()).await;
         Ok(())
     }
 
     async fn add(&self, content: &Content, message: Bytes) -> Result<(), Unread> {
         let has_room = {
             let mut state = self.state();
-            let has_room = state.context.images.len() + content.images.len() <= IMAGES_MAX;
+            let has_room = state.context.image_count() + content.images.len() <= IMAGES_MAX;
             if has_room {
                 let format = state.settings().sound;
                 state.context.add(content, format);
@@ -130,86 +135,108 @@ impl Running {
         None
     }
 
+    /// Why an update is of another session.
+    fn refusal_of(&self, update: &Update) -> Option<Refusal> {
+        let model = self.state().last_settings().model.clone();
+        let kind = if model.is_some() { "realtime" } else { "transcription" };
+        if update.kind().is_some_and(|other| other != kind) {
+            let message = "The type of a session can't be changed. Open another session.";
+            return Some(Refusal::Invalid(message.to_owned(), Some("type")));
+        }
+        if update.model().is_some() && update.model() != model.as_deref() {
+            let message = "The model of a session can't be changed. Open another session for another model.";
+            return Some(Refusal::Invalid(message.to_owned(), Some("model")));
+        }
+        None
+    }
+
     async fn update(&self, update: Update) -> Result<(), Unread> {
         let given = update.event_id.clone();
         let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
-        let last = self.state().last_settings().clone();
-        if update.model().is_some_and(|model| last.model.as_deref() != Some(model)) {
-            let message = "The model of a session can't be changed. Open another session for another model.";
-            self.session
-                .refuse_message(
-                    &self.pair,
-                    Refusal::Invalid(message.to_owned(), Some("model")),
-                    given.as_deref(),
-                )
-                .await;
+        if let Some(refusal) = self.refusal_of(&update) {
+            self.session.refuse_message(&self.pair, refusal, given.as_deref()).await;
             return Ok(());
         }
-        let before = self.state().wanted;
-        let settings = update.applied_to(&last);
         let is_taken = {
             let mut state = self.state();
-            state.wanted = update.output_max.unwrap_or(before);
-            let is_named = given.is_some();
-            state.update(PendingUpdate { event_id: event_id.clone(), is_named, is_own: false, settings })
+            let settings = update.applied_to(state.last_settings());
+            let (wanted_before, is_named) = (state.wanted, given.is_some());
+            state.wanted = update.output_max.unwrap_or(wanted_before);
+            let event_id = event_id.clone();
+            state.update(PendingUpdate { event_id, is_named, is_own: false, settings, wanted_before })
         };
-        let held = if is_taken { self.hold_next().await } else { Err(self.overloaded()) };
+        let held = if is_taken { self.hold_next(Bounding::Caller).await } else { Err(self.overloaded()) };
         if let Err(failed) = held {
-            {
-                let mut state = self.state();
-                state.take_update(&event_id);
-                state.wanted = before;
-            }
+            self.state().erred(&event_id);
             self.session.refuse(&self.pair, failed, given.as_deref()).await;
             return Ok(());
         }
-        let bound = {
-            let state = self.state();
-            let bound = state.bound.filter(|_| state.last_settings().answers_by_itself);
-            bound.map(|bound| state.wanted.map_or(bound, |wanted| wanted.min(bound)))
-        };
+        let bound = self.state().bound_of(&event_id);
         self.to_upstream(update.sent_as(&event_id, bound)).await
     }
 
     async fn create(&self, create: Create) -> Result<(), Unread> {
         let given = create.event_id.clone();
         let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
-        let (settings, read, images, wanted) = {
-            let state = self.state();
-            let settings = state.settings();
-            let sound = settings.sound.millis(create.content.sound_bytes).div_ceil(100);
-            let of_message = Amount { text: create.content.text_bytes, sound };
-            let read = state.context.read(&settings).plus(of_message);
-            let images = [state.context.images.as_slice(), &create.content.images].concat();
-            (settings, read, images, create.output_max.unwrap_or(state.wanted))
-        };
-        if settings.model.is_none() || images.len() > IMAGES_MAX || !self.state().has_room() {
-            let refusal = if settings.model.is_none() {
-                Refusal::Invalid("This session only transcribes; it makes no responses.".to_owned(), None)
-            } else {
-                Refusal::Overloaded
-            };
+        if let Some(refusal) = self.refusal_of_create(&create) {
             self.session.refuse_message(&self.pair, refusal, given.as_deref()).await;
             return Ok(());
         }
-        let speaks = create.speaks.unwrap_or(settings.speaks);
-        let asked = Asked { settings: &settings, read, images: &images, wanted, speaks };
-        let mut turn = match self.session.hold_response(asked).await {
+        let of = match (create.joins, create.has_input) {
+            (false, _) => Reading::Beside,
+            (true, true) => Reading::Input,
+            (true, false) => Reading::Conversation,
+        };
+        let mut turn = match self.hold_asked(&create, of).await {
             Ok(turn) => turn,
             Err(failed) => {
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;
                 return Ok(());
             }
         };
-        let of = match (create.joins, create.has_input) {
-            (false, _) => Reading::Beside,
-            (true, true) => Reading::Input,
-            (true, false) => Reading::Conversation,
-        };
         let message = create.sent_as(&event_id, turn.output_max);
         turn.begin();
         self.state().ask(AskedResponse { event_id, is_named: given.is_some(), turn, of });
         self.to_upstream(message).await
+    }
+
+    fn refusal_of_create(&self, create: &Create) -> Option<Refusal> {
+        let state = self.state();
+        if state.last_settings().model.is_none() {
+            return Some(Refusal::Invalid(
+                "This session only transcribes; it makes no responses.".to_owned(),
+                None,
+            ));
+        }
+        let images = state.context.image_count() + create.content.images.len();
+        (images > IMAGES_MAX || !state.has_room()).then_some(Refusal::Overloaded)
+    }
+
+    /// Holds what a response may cost that is asked for. Of the conversation there is one at a time: it
+    /// takes what is held for the next one, if that is enough.
+    async fn hold_asked(&self, create: &Create, of: Reading) -> Result<Turn, Failed> {
+        let (settings, read, images, wanted) = {
+            let state = self.state();
+            let settings = state.settings();
+            let sound = settings.sound.millis(create.content.sound_bytes).div_ceil(100);
+            let of_message = Amount { text: create.content.text_bytes, sound };
+            let read = state.read(&settings, self.now()).plus(of_message);
+            let images = [state.context.images(), create.content.images.clone()].concat();
+            (settings, read, images, create.output_max.unwrap_or(state.wanted))
+        };
+        let speaks = create.speaks.unwrap_or(settings.speaks);
+        let serves = |turn: &mut Turn| {
+            turn.covers.covers(read)
+                && turn.images >= images.len()
+                && turn.wanted == wanted
+                && (turn.speaks || !speaks)
+        };
+        if of == Reading::Conversation
+            && let Some(turn) = self.next.lock().await.response.take_if(serves)
+        {
+            return Ok(turn);
+        }
+        self.session.hold_response(Asked { settings: &settings, read, images: &images, wanted, speaks }).await
     }
 
     fn overloaded(&self) -> Failed {

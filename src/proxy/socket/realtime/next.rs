@@ -1,5 +1,7 @@
 //! What is held for the next response and the next transcription, which upstream begins by itself.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::protocol::openai::realtime::{Settings, Update};
@@ -10,31 +12,45 @@ use crate::proxy::socket::realtime::state::{PendingUpdate, State};
 use crate::proxy::socket::turn::{Amount, Asked, Turn};
 
 /// What may come that a hold is for as well, so that not each message needs another hold: a minute
-/// of sound, in tokens and in milliseconds, and the text around some items.
+/// of sound and the text around some items; where there is little room, five seconds.
 const MORE: Amount = Amount { text: 256, sound: 600 };
+const LESS: Amount = Amount { text: 64, sound: 50 };
+/// The same of sound alone, in milliseconds.
 const MORE_MS: u64 = 60_000;
+const LESS_MS: u64 = 5_000;
 
+/// What is held for what upstream may begin by itself.
 #[derive(Default)]
 pub(super) struct Next {
     pub(super) response: Option<Turn>,
-    pub(super) transcription: Option<Turn>,
+    /// One for each model that may write down the next item.
+    pub(super) transcriptions: Vec<Turn>,
+}
+
+/// Who writes the output bound of a hold into the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bounding {
+    /// An update of the guard's own.
+    Own,
+    /// The update that the hold is for.
+    Caller,
 }
 
 impl Next {
     /// Ends what is held: it is charged where upstream may have begun it.
-    pub(super) fn end(&mut self, state: &State) {
+    pub(super) fn end(&mut self, state: &State, now: Duration) {
         let settings = state.settings();
         if let Some(mut turn) = self.response.take() {
-            if state.is_answer_due {
+            if state.is_answer_due(now) {
                 turn.begin();
                 turn.lost(false);
             } else {
                 turn.unused();
             }
         }
-        if let Some(mut turn) = self.transcription.take() {
-            // Without turns that upstream finds, it may write down all that it is sent.
-            let pending_ms = state.context.pending_ms(&settings);
+        let pending_ms = state.context.pending_ms(&settings, now);
+        for mut turn in self.transcriptions.drain(..) {
+            // Where upstream finds no turns, it may write down all that it is sent, as it comes.
             if !settings.detects_speech && pending_ms > 0 {
                 turn.begin();
                 turn.end_counted(pending_ms);
@@ -65,13 +81,13 @@ enum Needed {
 
 impl Running {
     /// Holds what upstream may begin by itself, as the session stands.
-    pub(super) async fn hold_next(&self) -> Result<(), Failed> {
+    pub(super) async fn hold_next(&self, bounding: Bounding) -> Result<(), Failed> {
         let mut next = self.next.lock().await;
-        self.hold_next_response(&mut next).await?;
+        self.hold_next_response(&mut next, bounding).await?;
         self.hold_next_transcription(&mut next).await
     }
 
-    async fn hold_next_response(&self, next: &mut Next) -> Result<(), Failed> {
+    async fn hold_next_response(&self, next: &mut Next, bounding: Bounding) -> Result<(), Failed> {
         let need = match self.need(next.response.as_ref()) {
             Needed::Nothing => {
                 if let Some(last) = next.response.take() {
@@ -100,43 +116,43 @@ impl Running {
             if let Some(last) = next.response.take() {
                 last.unused();
             }
-            held = self.hold(&need, need.read).await;
+            held = self.hold(&need, need.read.plus(LESS)).await;
         }
         let turn = held?;
         let output_max = turn.output_max;
         if let Some(last) = next.response.replace(turn) {
             last.unused();
         }
-        self.bound_output(output_max).await;
+        self.state().bound = output_max;
+        if bounding == Bounding::Own {
+            self.bound_output(output_max).await;
+        }
         Ok(())
     }
 
     /// What the next response needs, if what is held is not enough.
     fn need(&self, held: Option<&Turn>) -> Needed {
-        let state = self.state();
+        let (state, now) = (self.state(), self.now());
         let settings = state.settings();
-        if state.is_closed() || !state.may_answer(&settings) {
+        if state.is_closed() {
+            return Needed::Held;
+        }
+        if !state.may_answer(&settings, now) {
             return Needed::Nothing;
         }
-        let read = state.context.read(&settings);
+        let read = state.read(&settings, now);
         let is_enough = |turn: &Turn| {
             turn.covers.covers(read)
-                && turn.images == state.context.images.len()
+                && turn.images >= state.context.image_count()
                 && (turn.speaks || !settings.speaks)
                 && turn.wanted == state.wanted
         };
-        // Upstream begins no other response while one of the conversation runs, and what that one
-        // reads is decided when what was said has become an item.
-        let is_begun = state.is_answering() || (state.is_answer_due && held.is_some());
-        if is_begun || held.is_some_and(is_enough) {
+        // What an answer reads is decided when what was said has become an item.
+        let is_decided = state.is_answer_due(now) && held.is_some();
+        if is_decided || held.is_some_and(is_enough) {
             return Needed::Held;
         }
-        Needed::More(Box::new(Need {
-            settings,
-            read,
-            images: state.context.images.clone(),
-            wanted: state.wanted,
-        }))
+        Needed::More(Box::new(Need { settings, read, images: state.context.images(), wanted: state.wanted }))
     }
 
     async fn hold(&self, need: &Need, read: Amount) -> Result<Turn, Failed> {
@@ -150,54 +166,54 @@ impl Running {
         let Some(most) = output_max else { return };
         let message = {
             let mut state = self.state();
-            state.bound = Some(most);
             let last = state.last_settings();
             if last.output_max == Some(most) {
                 return;
             }
             let session = json!({ "type": "realtime", "max_output_tokens": most });
-            let settings = last.with(&session);
+            let (settings, wanted_before) = (last.with(&session), state.wanted);
             let event_id = self.session.new_id();
             let message = Update::own(&session).sent_as(&event_id, None);
-            state.update(PendingUpdate { event_id, is_named: false, is_own: true, settings });
+            state.update(PendingUpdate { event_id, is_named: false, is_own: true, settings, wanted_before });
             message
         };
         let _ = self.to_upstream(message).await;
     }
 
-    /// Holds what it may cost to write down the sound that is no item yet.
-    pub(super) async fn hold_next_transcription(&self, next: &mut Next) -> Result<(), Failed> {
-        let (of, millis) = {
-            let state = self.state();
-            let settings = state.settings();
-            let of = settings.transcription.clone().filter(|_| !state.is_closed());
-            (of, state.context.pending_ms(&settings))
-        };
-        let Some(of) = of.filter(|_| millis > 0) else {
-            if let Some(last) = next.transcription.take() {
-                last.unused();
+    /// Holds what it may cost to write down the sound that is no item yet, by each model that may.
+    async fn hold_next_transcription(&self, next: &mut Next) -> Result<(), Failed> {
+        let (models, millis) = {
+            let (state, now) = (self.state(), self.now());
+            if state.is_closed() {
+                return Ok(());
             }
-            return Ok(());
+            (state.transcriptions(), state.context.pending_ms(&state.settings(), now))
         };
-        let needed = Amount { text: of.text_bytes, sound: millis };
-        let is_enough = |turn: &Turn| turn.model == of.model && turn.covers.covers(needed);
-        if next.transcription.as_ref().is_some_and(is_enough) {
-            return Ok(());
-        }
-        let turn =
-            match self.session.hold_sound(self.transcription, &of, millis.saturating_add(MORE_MS)).await {
-                Ok(turn) => turn,
+        let is_needed = |turn: &Turn| millis > 0 && models.iter().any(|of| of.model == turn.model);
+        let (kept, unneeded) = next.transcriptions.drain(..).partition(is_needed);
+        next.transcriptions = kept;
+        let unneeded: Vec<Turn> = unneeded;
+        unneeded.into_iter().for_each(Turn::unused);
+        for of in models.iter().filter(|_| millis > 0) {
+            let place = next.transcriptions.iter().position(|turn| turn.model == of.model);
+            if place.is_some_and(|place| next.transcriptions[place].sound_ms >= millis) {
+                continue;
+            }
+            let more_ms = millis.saturating_add(MORE_MS);
+            let turn = match self.session.hold_sound(self.transcription, of, more_ms).await {
                 Err((refusal, in_flight)) if is_for_want_of_room(&refusal) => {
                     in_flight.uncounted();
-                    if let Some(last) = next.transcription.take() {
-                        last.unused();
+                    if let Some(place) = place {
+                        next.transcriptions.remove(place).unused();
                     }
-                    self.session.hold_sound(self.transcription, &of, millis).await?
+                    self.session.hold_sound(self.transcription, of, millis.saturating_add(LESS_MS)).await?
                 }
-                Err(failed) => return Err(failed),
+                held => held?,
             };
-        if let Some(last) = next.transcription.replace(turn) {
-            last.unused();
+            if let Some(place) = next.transcriptions.iter().position(|turn| turn.model == of.model) {
+                next.transcriptions.remove(place).unused();
+            }
+            next.transcriptions.push(turn);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What upstream sends in a session: billed where it ends something, and passed on.
 
+use std::pin::pin;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -8,9 +10,13 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::openai::realtime::{Begun, ServerEvent, server_event, without_event_id};
 use crate::proxy::socket::UpstreamSocket;
-use crate::proxy::socket::realtime::Running;
-use crate::proxy::socket::realtime::state::{Erred, OpenResponse, Reading, admits};
+use crate::proxy::socket::realtime::next::Bounding;
+use crate::proxy::socket::realtime::state::{Erred, Reading, admits};
+use crate::proxy::socket::realtime::{ENDING_MAX, Running};
 use crate::proxy::socket::wire::frame;
+
+/// Why a session is ended.
+const NOT_HELD: &str = "what comes next can't be held; see the error event";
 
 /// What upstream has begun has no hold.
 struct Unheld;
@@ -20,8 +26,19 @@ impl Running {
         &self,
         mut from_upstream: SplitStream<UpstreamSocket>,
     ) -> Option<CloseFrame> {
+        let mut ended = pin!(async {
+            self.ending.cancelled().await;
+            tokio::time::sleep(ENDING_MAX).await;
+        });
         loop {
-            let message = match from_upstream.next().await {
+            if self.ending.is_cancelled() && !self.state().has_open(self.now()) {
+                return Some(frame(CloseCode::Policy, NOT_HELD));
+            }
+            let message = tokio::select! {
+                message = from_upstream.next() => message,
+                () = ended.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
+            };
+            let message = match message {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
@@ -46,37 +63,57 @@ impl Running {
         }
     }
 
+    /// Follows an event, passes it on as the client may see it, and holds what may come next.
     async fn take(&self, text: Utf8Bytes) -> Result<(), Unheld> {
-        match server_event(&text) {
+        let event = server_event(&text);
+        let leads_on = matches!(
+            event,
+            ServerEvent::Updated(_)
+                | ServerEvent::Ended { .. }
+                | ServerEvent::SpeechBegan(_)
+                | ServerEvent::Committed(_)
+        );
+        let has_error =
+            matches!(event, ServerEvent::Untranscribed(_) | ServerEvent::Ended { has_failed: true, .. });
+        let shown = if let ServerEvent::Error(event_id) = &event {
+            self.shown_error(event_id.as_deref(), text)
+        } else if has_error {
+            self.session.masked(text)
+        } else {
+            Some(text)
+        };
+        let is_clients = self.follow(event).await?;
+        if let Some(text) = shown.filter(|_| is_clients) {
+            self.to_client(text).await;
+        }
+        if leads_on { self.go_on().await } else { Ok(()) }
+    }
+
+    /// Books what an event ends; returns whether the event is for the client.
+    async fn follow(&self, event: ServerEvent) -> Result<bool, Unheld> {
+        match event {
             ServerEvent::Created(session) => self.state().created(&session),
-            ServerEvent::Updated(session) => {
-                let is_own = self.state().updated(&session);
-                if !is_own {
-                    self.to_client(text).await;
-                }
-                return self.go_on().await;
-            }
+            ServerEvent::Updated(session) => return Ok(!self.state().updated(&session)),
             ServerEvent::Begun(begun) => self.begin(begun).await?,
             ServerEvent::Goes(id) => self.state().goes_on(&id),
-            ServerEvent::Ended { id, response } => {
-                self.end(&id, &response)?;
-                self.to_client(text).await;
-                return self.go_on().await;
+            ServerEvent::Ended { id, response, has_failed: _ } => {
+                let has_begun = self.state().end(&id, response.as_bytes(), self.is_left());
+                self.ended.notify_waiters();
+                return if has_begun { Ok(true) } else { Err(Unheld) };
             }
             ServerEvent::SpeechBegan(at_ms) => self.state().context.speech_began(at_ms),
             ServerEvent::SpeechEnded(at_ms) => self.state().context.speech_ended(at_ms),
-            ServerEvent::Committed(item) => {
-                self.write_down(item).await?;
-                self.to_client(text).await;
-                return self.go_on().await;
+            ServerEvent::Committed(item) => self.write_down(item).await?,
+            ServerEvent::Cleared => {
+                self.state().context.cleared();
+                self.ended.notify_waiters();
+                // In a session that ends, it is the guard that has dropped the sound.
+                return Ok(!self.state().is_closed());
             }
-            ServerEvent::Cleared => self.state().context.cleared(),
             ServerEvent::Transcribed(item, usage) => {
-                let turn = self.state().written(&item);
-                if let Some(turn) = turn {
-                    turn.end(format!(r#"{{"text":"","usage":{usage}}}"#).as_bytes(), self.is_left());
-                    self.ended.notify_waiters();
-                }
+                let turn = self.state().written(&item).ok_or(Unheld)?;
+                turn.end(format!(r#"{{"text":"","usage":{usage}}}"#).as_bytes(), self.is_left());
+                self.ended.notify_waiters();
             }
             ServerEvent::Untranscribed(item) => {
                 let turn = self.state().written(&item);
@@ -85,16 +122,10 @@ impl Running {
                     self.ended.notify_waiters();
                 }
             }
-            ServerEvent::Error(event_id) => {
-                if let Some(text) = self.shown_error(event_id.as_deref(), text) {
-                    self.to_client(text).await;
-                }
-                return Ok(());
-            }
-            ServerEvent::Other => {}
+            ServerEvent::Unreadable => return Err(Unheld),
+            ServerEvent::Error(_) | ServerEvent::Other => {}
         }
-        self.to_client(text).await;
-        Ok(())
+        Ok(true)
     }
 
     fn is_left(&self) -> bool {
@@ -112,24 +143,11 @@ impl Running {
             (turn, Reading::Conversation)
         };
         let is_held = admits(&turn, begun.output_max) && (begun.joins || of == Reading::Beside);
-        let is_new = self.state().begin(begun.id, turn, of);
-        if is_held && is_new { Ok(()) } else { Err(Unheld) }
-    }
-
-    /// Ends the hold of a response by its answer.
-    fn end(&self, id: &str, response: &str) -> Result<(), Unheld> {
-        let mut state = self.state();
-        let OpenResponse { turn, of } = state.end(id).ok_or(Unheld)?;
-        let output_max = turn.output_tokens();
-        let usage = turn.end(response.as_bytes(), self.is_left());
-        match of {
-            Reading::Conversation => state.context.ended(usage.as_ref(), output_max),
-            Reading::Input => state.context.written(usage.as_ref(), output_max),
-            Reading::Beside => {}
+        let is_new = self.state().begin(begun.id.clone(), turn, of);
+        if self.state().is_closed() {
+            self.cancel(&begun.id).await;
         }
-        drop(state);
-        self.ended.notify_waiters();
-        Ok(())
+        if is_held && is_new { Ok(()) } else { Err(Unheld) }
     }
 
     /// What was said is an item now: upstream writes it down, where the session asks for that, and
@@ -137,11 +155,13 @@ impl Running {
     async fn write_down(&self, item: String) -> Result<(), Unheld> {
         let mut next = self.next.lock().await;
         let mut state = self.state();
-        let settings = state.settings();
-        state.context.committed();
-        state.is_answer_due = settings.answers_by_itself;
-        if settings.transcription.is_some() {
-            let mut turn = next.transcription.take().ok_or(Unheld)?;
+        let may_be_answered = state.context.committed();
+        if may_be_answered && state.settings().answers_by_itself {
+            state.expect_answer(self.now());
+        }
+        if let Some(model) = state.transcription_model() {
+            let place = next.transcriptions.iter().position(|turn| turn.model == model).ok_or(Unheld)?;
+            let mut turn = next.transcriptions.remove(place);
             turn.begin();
             state.write_down(item, turn);
         }
@@ -150,10 +170,10 @@ impl Running {
 
     /// Holds what may come next; a session in which that can't be held is ended.
     async fn go_on(&self) -> Result<(), Unheld> {
-        if self.is_left() {
+        if self.state().is_closed() {
             return Ok(());
         }
-        if let Err(failed) = self.hold_next().await {
+        if let Err(failed) = self.hold_next(Bounding::Own).await {
             self.end_for(failed).await;
         }
         Ok(())

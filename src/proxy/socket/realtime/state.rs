@@ -1,11 +1,14 @@
 //! What a session has come to: its settings, its conversation, and what is open.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
-use crate::protocol::openai::realtime::{Begun, Settings};
+use crate::protocol::openai::realtime::{Begun, Settings, Transcription};
 use crate::proxy::socket::realtime::context::Context;
-use crate::proxy::socket::turn::Turn;
+use crate::proxy::socket::turn::{Amount, Turn};
 
+/// How long upstream may take to begin the answer to what was said.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The most responses, transcriptions and updates that are open at a time, each.
 const OPEN_MAX: usize = 64;
 
@@ -25,8 +28,10 @@ pub(super) struct State {
     open: HashMap<String, OpenResponse>,
     /// Items that are being written down, by their ids.
     items: HashMap<String, Turn>,
-    /// Whether upstream has taken what was said as an item, and may be about to answer it.
-    pub(super) is_answer_due: bool,
+    /// When upstream has taken what was said as an item, while it may be about to answer it.
+    answer_due: Option<Duration>,
+    /// Whether upstream was asked to leave items of the conversation out: later it may read them again.
+    leaves_out: bool,
     is_closed: bool,
 }
 
@@ -38,6 +43,8 @@ pub(super) struct PendingUpdate {
     /// Whether the guard has sent it by itself.
     pub(super) is_own: bool,
     pub(super) settings: Settings,
+    /// The output bound that the client wanted before it.
+    pub(super) wanted_before: Option<u64>,
 }
 
 /// A response that was asked for.
@@ -86,7 +93,8 @@ impl State {
             asked: Vec::new(),
             open: HashMap::new(),
             items: HashMap::new(),
-            is_answer_due: false,
+            answer_due: None,
+            leaves_out: false,
             is_closed: false,
         }
     }
@@ -98,6 +106,48 @@ impl State {
             .fold(self.confirmed.clone(), |settings, update| settings.or_larger(&update.settings))
     }
 
+    /// The ways in which upstream may write down the next item.
+    pub(super) fn transcriptions(&self) -> Vec<Transcription> {
+        let pending = self.pending.iter().map(|update| &update.settings);
+        let mut all: Vec<Transcription> = Vec::new();
+        for of in std::iter::once(&self.confirmed).chain(pending).filter_map(|of| of.transcription.as_ref()) {
+            match all.iter_mut().find(|known| known.model == of.model) {
+                Some(known) => known.text_bytes = known.text_bytes.max(of.text_bytes),
+                None => all.push(of.clone()),
+            }
+        }
+        all
+    }
+
+    /// The model that writes down what upstream has made an item now.
+    pub(super) fn transcription_model(&self) -> Option<String> {
+        self.confirmed.transcription.as_ref().map(|of| of.model.clone())
+    }
+
+    /// Output of responses that have not ended, which the next one may read.
+    pub(super) fn unread_output(&self) -> u64 {
+        let asked = self.asked.iter().map(|asked| (&asked.turn, asked.of));
+        let open = self.open.values().map(|open| (&open.turn, open.of));
+        let joins = asked.chain(open).filter(|(_, of)| *of != Reading::Beside);
+        joins.fold(0, |sum, (turn, _)| sum.saturating_add(turn.output_tokens()))
+    }
+
+    /// What the next response reads.
+    pub(super) fn read(&self, settings: &Settings, now: Duration) -> Amount {
+        let unread = Amount { text: 0, sound: self.unread_output() };
+        self.context.read(settings, now).plus(unread)
+    }
+
+    /// Speech has become an item that upstream may answer.
+    pub(super) fn expect_answer(&mut self, now: Duration) {
+        self.answer_due = Some(now);
+    }
+
+    /// Whether upstream may be about to answer what was said.
+    pub(super) fn is_answer_due(&self, now: Duration) -> bool {
+        self.answer_due.is_some_and(|since| now.saturating_sub(since) < ANSWER_MAX)
+    }
+
     /// The settings once all updates are confirmed.
     pub(super) fn last_settings(&self) -> &Settings {
         self.pending.back().map_or(&self.confirmed, |update| &update.settings)
@@ -107,9 +157,20 @@ impl State {
     pub(super) fn update(&mut self, update: PendingUpdate) -> bool {
         let has_room = self.pending.len() < OPEN_MAX;
         if has_room {
+            self.leaves_out |= update.settings.leaves_out;
             self.pending.push_back(update);
         }
         has_room
+    }
+
+    /// The output bound that is written into an update, where upstream begins responses by itself.
+    pub(super) fn bound_of(&mut self, event_id: &str) -> Option<u64> {
+        let (bound, wanted) = (self.bound, self.wanted);
+        let update = self.pending.iter_mut().find(|update| update.event_id == event_id)?;
+        let bound = bound.filter(|_| update.settings.answers_by_itself)?;
+        let bound = wanted.map_or(bound, |wanted| wanted.min(bound));
+        update.settings.output_max = Some(bound);
+        Some(bound)
     }
 
     /// Takes an update back that was not sent.
@@ -148,14 +209,9 @@ impl State {
     }
 
     /// Whether upstream may begin a response by itself: it has sound to answer, or asks after a silence.
-    pub(super) fn may_answer(&self, settings: &Settings) -> bool {
-        let is_due = self.is_answer_due || self.context.pending_ms(settings) > 0;
+    pub(super) fn may_answer(&self, settings: &Settings, now: Duration) -> bool {
+        let is_due = self.is_answer_due(now) || self.context.pending_ms(settings, now) > 0;
         settings.answers_by_itself && (is_due || settings.asks_after_silence)
-    }
-
-    /// Whether a response of the conversation runs: upstream begins no other beside it.
-    pub(super) fn is_answering(&self) -> bool {
-        self.open.values().any(|open| open.of != Reading::Beside)
     }
 
     pub(super) const fn is_closed(&self) -> bool {
@@ -177,7 +233,9 @@ impl State {
         if of == Reading::Conversation {
             self.context.begun();
         }
-        self.is_answer_due = false;
+        if of != Reading::Beside {
+            self.answer_due = None;
+        }
         self.open.insert(id, OpenResponse { turn, of }).is_none()
     }
 
@@ -187,8 +245,19 @@ impl State {
         }
     }
 
-    pub(super) fn end(&mut self, id: &str) -> Option<OpenResponse> {
-        self.open.remove(id)
+    /// Ends a response by its answer; false if it has not begun.
+    pub(super) fn end(&mut self, id: &str, answer: &[u8], disconnected: bool) -> bool {
+        let Some(OpenResponse { turn, of }) = self.open.remove(id) else { return false };
+        let output_max = turn.output_tokens();
+        let (usage, has_read) = turn.end(answer, disconnected);
+        match of {
+            Reading::Conversation => {
+                self.context.ended(usage.as_ref(), output_max, has_read && !self.leaves_out);
+            }
+            Reading::Input => self.context.written(usage.as_ref(), output_max),
+            Reading::Beside => {}
+        }
+        true
     }
 
     pub(super) fn write_down(&mut self, item: String, turn: Turn) {
@@ -202,7 +271,14 @@ impl State {
     /// Upstream has refused a message.
     pub(super) fn erred(&mut self, event_id: &str) -> Erred {
         if let Some(update) = self.take_update(event_id) {
-            return if update.is_own { Erred::Own } else { Erred::Client { is_named: update.is_named } };
+            if update.is_own {
+                return Erred::Own;
+            }
+            self.wanted = update.wanted_before;
+            return Erred::Client { is_named: update.is_named };
+        }
+        if let Some(is_named) = self.context.uncut(event_id) {
+            return Erred::Client { is_named };
         }
         let Some(place) = self.asked.iter().position(|asked| asked.event_id == event_id) else {
             return Erred::Unknown;
@@ -212,8 +288,10 @@ impl State {
         Erred::Client { is_named: asked.is_named }
     }
 
-    pub(super) fn has_open(&self) -> bool {
-        !(self.asked.is_empty() && self.open.is_empty() && self.items.is_empty())
+    /// Whether something is open, or upstream may be about to begin it.
+    pub(super) fn has_open(&self, now: Duration) -> bool {
+        let is_quiet = self.asked.is_empty() && self.open.is_empty() && self.items.is_empty();
+        !is_quiet || self.is_answer_due(now) || (self.is_closed && self.context.is_clearing())
     }
 
     /// Begins nothing more; returns the responses that run.

@@ -12,13 +12,11 @@ use crate::proxy::client_secret::sealed;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::refuse::Refusal;
-use crate::proxy::{Failed, Proxy, Rules};
-
-use super::{attribution, json};
+use crate::proxy::{Failed, Proxy, Rules, own};
 
 impl Proxy {
     /// Answers a request for a client secret.
-    pub(in crate::proxy) async fn answer_with_secret(
+    pub(super) async fn answer_with_secret(
         &self,
         rules: &Rules,
         body: &Bytes,
@@ -26,7 +24,7 @@ impl Proxy {
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         match self.client_secret(rules, body, caller).await {
-            Ok((answer, rate_check)) => Ok(json(answer, &rate_check, in_flight)),
+            Ok((answer, rate_check)) => Ok(own::json(answer, &rate_check, in_flight)),
             Err(refusal) => Err((refusal, in_flight)),
         }
     }
@@ -37,7 +35,7 @@ impl Proxy {
         body: &Bytes,
         caller: &Caller,
     ) -> Result<(Bytes, RateCheck), Refusal> {
-        let rate_check = self.guard.pace(&attribution(&self.guard, &caller.key)).await?;
+        let rate_check = self.guard.pace(&own::attribution(&self.guard, &caller.key)).await?;
         let upstream_key = rules.upstream_key.as_ref().filter(|_| !caller.key.pass_through);
         let upstream_key = upstream_key.ok_or_else(|| {
             let message =
