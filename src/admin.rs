@@ -23,6 +23,7 @@ mod nodes;
 mod organization;
 mod paging;
 pub(crate) mod prices;
+mod stops;
 mod storage;
 mod usage;
 mod view;
@@ -53,6 +54,7 @@ use crate::guard::audit::Actor;
 use crate::keys::{KeyHash, is_admin_secret};
 use crate::pricing::sheet::Sheet;
 use crate::rulebook::Rulebook;
+use crate::stops::Stops;
 use crate::store::StoreError;
 
 /// The largest body of an admin request.
@@ -88,6 +90,8 @@ pub struct Admin {
     pub rulebook: Arc<Rulebook>,
     /// Questions about the past.
     pub books: Arc<Books>,
+    /// Kill switches and fuses.
+    pub stops: Arc<Stops>,
     /// SHA-256 of the admin token.
     pub token: KeyHash,
     /// Recent attempts with a wrong token.

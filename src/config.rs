@@ -6,6 +6,7 @@
 mod alerts;
 mod database;
 mod edge;
+mod fuses;
 pub mod limits;
 pub mod load;
 mod nearest;

@@ -162,6 +162,7 @@ impl Proxy {
             in_flight.called_by(&caller, &head.headers);
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
             in_flight.endpoint = route::label(&endpoint);
+            self.refuse_stopped(&endpoint, &caller)?;
             Ok((caller, endpoint, deployment))
         });
         let (caller, endpoint, deployment) = match routed {

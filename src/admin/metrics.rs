@@ -23,6 +23,7 @@ use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
 use crate::rulebook::Rulebook;
+use crate::stops::Stops;
 use crate::store::reports::Sizes;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,6 +40,8 @@ pub struct Series {
     pub rulebook: Arc<Rulebook>,
     /// Questions about the past.
     pub books: Arc<Books>,
+    /// Kill switches and fuses.
+    pub stops: Arc<Stops>,
     /// Projections of spending.
     pub forecaster: Arc<Forecaster>,
     /// The part of the state that the configuration put in force.
@@ -91,8 +94,8 @@ fn open_metrics(families: &[MetricFamily], text: &str) -> String {
 
 impl Series {
     fn of(admin: &Admin) -> Self {
-        let Admin { guard, rulebook, books, forecaster, in_force, .. } = admin.clone();
-        Self { guard, rulebook, books, forecaster, in_force }
+        let Admin { guard, rulebook, books, stops, forecaster, in_force, .. } = admin.clone();
+        Self { guard, rulebook, books, stops, forecaster, in_force }
     }
 
     /// Reads them, of the whole ledger as it was seen last. It is called on one thread only.
@@ -112,13 +115,14 @@ impl Series {
 
 /// Sets the gauges that mirror the ledger, as of this scrape.
 fn mirror(series: &Series, sizes: Sizes) {
-    let Series { guard, rulebook, books, forecaster, in_force } = series;
+    let Series { guard, rulebook, books, stops, forecaster, in_force } = series;
     let metrics = guard.metrics();
     let age_s = in_force.load().sheet.age_s(guard.clock().now_s());
     metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     metrics.mirror_jobs(guard.open_jobs().iter().map(|(kind, sum)| (kind.as_str(), sum.count)));
+    metrics.mirror_stops(stops.in_force().iter().map(|stop| stop.kind()));
     let mut samples = Vec::new();
     for of in guard.core().in_force() {
         metrics.in_force(&of.limit.name);

@@ -24,8 +24,8 @@ pub struct Branding {
 pub struct Message {
     /// Identifies the message; the same for every attempt to send it.
     pub id: String,
-    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up` or
-    /// `test`.
+    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up`, `fuse.blown`,
+    /// `kill_switch.on` or `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
@@ -91,6 +91,27 @@ fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
                 balance()
             ),
         ),
+        AlertKind::FuseBlown => (
+            "fuse.blown",
+            format!(
+                "Fuse {limit} has blown for {name}: {settled} were spent in a short time, requests are rejected"
+            ),
+            format!(
+                "Fuse \"{limit}\" has blown for {name} at {at}: {settled} were spent within its time, more than \
+                 {threshold}. Requests that cost money are rejected {}. To admit them again, find out what has spent so \
+                 much, then reset the fuse: spendguard fuses reset {limit}",
+                resets_at(alert).map_or_else(|| "until it is reset".to_owned(), |at| format!("until {at}"))
+            ),
+        ),
+        AlertKind::KillSwitch => (
+            "kill_switch.on",
+            format!("An operator has stopped all spending of {name}"),
+            format!(
+                "An operator has turned on the kill switch of {name} at {at}. Requests that cost money are rejected until \
+                 it is turned off: spendguard kill-switch off {}",
+                if alert.subject == "org" { "organization" } else { &alert.subject }
+            ),
+        ),
     }
 }
 
@@ -112,6 +133,8 @@ fn digest(alert: &Alert, name: &str) -> (&'static str, String, String) {
         AlertKind::Hard => "hard caps were reached",
         AlertKind::Forecast => "meters became likely to reach the hard cap",
         AlertKind::CreditLow | AlertKind::CreditUsedUp => "alerts of prepaid credit were raised",
+        AlertKind::FuseBlown => "fuses have blown",
+        AlertKind::KillSwitch => "kill switches were turned on",
     };
     let (from, to) = (alert.at_ms.div_euclid(HOUR_MS), alert.at_ms.div_euclid(HOUR_MS) + 1);
     let subject = format!("Limit {limit}: {count} more alerts in an hour");
@@ -128,9 +151,15 @@ fn happened_at(alert: &Alert) -> String {
     instant(alert.at_ms.div_euclid(1_000))
 }
 
-/// When the window of an alert ends; `None` if it never does.
+/// When the window of an alert ends, or what it tells of; `None` if it never does.
+fn resets_s(alert: &Alert) -> Option<i64> {
+    let is_over = alert.period != "total" || alert.window_end_s != i64::MAX;
+    is_over.then_some(alert.window_end_s)
+}
+
+/// The same as text.
 fn resets_at(alert: &Alert) -> Option<String> {
-    (alert.period != "total").then(|| instant(alert.window_end_s))
+    resets_s(alert).map(instant)
 }
 
 impl Message {
@@ -149,7 +178,7 @@ impl Message {
             "hard": alert.hard.map(|hard| unit.decimal(hard)),
             "window": alert.period,
             "window_start": alert.window_start_s,
-            "resets_at": (alert.period != "total").then_some(alert.window_end_s),
+            "resets_at": resets_s(alert),
             "organization": &*organization,
             "link": &*branding.link,
         });

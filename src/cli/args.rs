@@ -1,7 +1,9 @@
 //! The arguments, as clap reads them.
 
 mod format;
+mod ledger;
 mod prices;
+mod stops;
 mod storage;
 
 use std::net::SocketAddr;
@@ -15,7 +17,9 @@ use crate::domain::Window;
 use crate::domain::limit::{Per, Unit};
 
 pub use format::Format;
+pub use ledger::LedgerCommand;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
+pub use stops::{FusesCommand, KillSwitchCommand};
 pub(crate) use storage::{MigrateArgs, NodesCommand, StorageCommand};
 
 /// A spend guard in front of the OpenAI API.
@@ -91,6 +95,26 @@ pub enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: LimitsCommand,
+        /// The output format.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Stop all spending of a key, a project or the organization, and allow it again.
+    #[command(after_help = "Example: spendguard kill-switch on key_abc --note 'its secret has leaked'")]
+    KillSwitch {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: KillSwitchCommand,
+        /// The output format.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// See fuses, and reset those that have blown.
+    #[command(after_help = "Example: spendguard fuses reset runaway")]
+    Fuses {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: FusesCommand,
         /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
@@ -317,48 +341,6 @@ pub struct UsageArgs {
     /// The output format.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// `spendguard ledger …`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LedgerCommand {
-    /// Show the newest entries.
-    #[command(after_help = "Example: spendguard ledger tail -f")]
-    Tail {
-        /// Keep printing new entries.
-        #[arg(short, long)]
-        follow: bool,
-        /// How many entries.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        number: usize,
-    },
-    /// Export all entries, oldest first.
-    #[command(after_help = "Example: spendguard ledger export --format csv > ledger.csv")]
-    Export {
-        /// From which day or Unix second.
-        #[arg(long)]
-        since: Option<String>,
-        /// Until which day or Unix second, exclusive.
-        #[arg(long)]
-        until: Option<String>,
-    },
-    /// Correct an entry by a new one.
-    #[command(
-        after_help = "Example: spendguard ledger adjust ent_42 --usd=-1.23 --note 'refunded by OpenAI'"
-    )]
-    Adjust {
-        /// The entry's id.
-        entry: String,
-        /// Dollars to add, or with a minus to take away.
-        #[arg(long, allow_hyphen_values = true)]
-        usd: String,
-        /// The reason.
-        #[arg(long)]
-        note: String,
-    },
-    /// Verify the ledger: compare all that it stores twice, and explain each difference.
-    #[command(after_help = "Example: spendguard ledger verify")]
-    Verify,
 }
 
 /// `spendguard credits …`.

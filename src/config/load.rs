@@ -10,7 +10,6 @@ use http::Method;
 
 use crate::config::alerts::alerts;
 use crate::config::database::database;
-use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::otlp::otlp;
 use crate::config::place::Place;
@@ -18,6 +17,7 @@ use crate::config::pricing::pricing;
 use crate::config::problems::{ConfigError, DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY, Notes, secret};
 use crate::config::raw::{Amount, Raw};
 use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
+use crate::config::{edge, fuses};
 use crate::config::{text, units};
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
@@ -65,6 +65,7 @@ fn resolve(
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
     let limits = limits(&raw.limit, &raw.time.zone, problems);
+    let fuses = fuses::of(&raw.fuse, problems);
     let overrides = prices(&raw.price, problems);
     let mut notes = Notes::new(problems);
     let zone = jiff::tz::TimeZone::get(&raw.time.zone).map(|_| raw.time.zone.as_str().into());
@@ -121,6 +122,7 @@ fn resolve(
         organization: raw.organization.name.clone(),
         projects,
         limits,
+        fuses,
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })

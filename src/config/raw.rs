@@ -1,6 +1,7 @@
 //! The configuration file as it is written. Every key has its default here.
 
 pub mod alerts;
+pub mod fuses;
 
 use std::collections::BTreeMap;
 
@@ -66,6 +67,9 @@ pub struct Raw {
     /// Limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
+    /// Fuses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fuse: Vec<fuses::Fuse>,
     /// The alerts that are sent when a limit is reached.
     pub alerts: alerts::Alerts,
     /// Prices that override the price sheet.

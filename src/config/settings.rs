@@ -9,7 +9,7 @@ use http::{Method, Uri};
 
 use crate::alerts;
 use crate::domain::demand::Tier;
-use crate::domain::{Limit, Secret};
+use crate::domain::{Fuse, Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::{Override, Sheet, SheetError, UnknownModel};
@@ -74,6 +74,8 @@ pub struct Settings {
     pub projects: Vec<(String, String)>,
     /// Limits.
     pub limits: Vec<Arc<Limit>>,
+    /// Fuses.
+    pub fuses: Vec<Arc<Fuse>>,
     /// The channels that alerts are sent through.
     pub alerts: alerts::Config,
     /// Whether an alert is sent when a hard limit is likely to be reached.

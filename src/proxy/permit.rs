@@ -1,11 +1,13 @@
-//! Whether a caller may still ask for what it asks: another guard may have changed that
-//! since its request arrived.
+//! Whether a caller may still ask for what it asks: it may have been stopped, and another guard may
+//! have changed that since its request arrived.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::domain::Money;
 use crate::guard::{Denied, Reservation, ReserveRequest};
+use crate::protocol::openai::endpoint::Endpoint;
 use crate::proxy::auth::{self, Caller};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
@@ -29,6 +31,24 @@ impl Proxy {
     ) -> Permit<'a> {
         Permit { proxy: self, rules, headers, caller }
     }
+
+    /// Refuses a request that may cost money from who is stopped: before it takes of a rate, and
+    /// before its body is read.
+    pub(super) fn refuse_stopped(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Refusal> {
+        match endpoint {
+            Endpoint::Metered(_) | Endpoint::Hosted(..) | Endpoint::Batch => self
+                .guard
+                .stop_on(&caller.key.project, &caller.key.id)
+                .map_or(Ok(()), |stop| Err(stop.into())),
+            // What of these costs something is held, and refused then; each request on a socket is
+            // looked at by itself.
+            Endpoint::Free(_)
+            | Endpoint::Allowed
+            | Endpoint::Upload(_)
+            | Endpoint::Socket(_)
+            | Endpoint::SelfService(_) => Ok(()),
+        }
+    }
 }
 
 impl Permit<'_> {
@@ -46,6 +66,13 @@ impl Permit<'_> {
         if is_same { Ok(again.rules_version) } else { Err(Refusal::LedgerUnavailable) }
     }
 
+    /// Whether what a request asks for may be spent: who is stopped may do what costs nothing.
+    fn may_spend(&self, request: &ReserveRequest) -> Result<(), Refusal> {
+        let (of, is_free) = (&request.attribution, request.bound.cost == Money::ZERO);
+        let stop = self.proxy.guard.stop_on(&of.project, &of.key).filter(|_| !is_free);
+        stop.map_or(Ok(()), |stop| Err(stop.into()))
+    }
+
     /// Asks for admission by the rules in force: `attempt` again as often as they have changed
     /// meanwhile and still permit it.
     pub async fn ask<F: Future<Output = Result<Reservation, Denied>>>(
@@ -55,9 +82,15 @@ impl Permit<'_> {
     ) -> Result<Result<Reservation, Denied>, Refusal> {
         request.rules_version = self.caller.rules_version;
         loop {
+            self.may_spend(&request)?;
             match attempt(request.clone()).await {
                 Err(Denied::Outdated) => request.rules_version = self.renewed()?,
-                ended => return Ok(ended),
+                Ok(reservation) => {
+                    // By a stop that came into force meanwhile, the hold is released.
+                    self.may_spend(&request)?;
+                    return Ok(Ok(reservation));
+                }
+                ended @ Err(_) => return Ok(ended),
             }
         }
     }

@@ -129,6 +129,12 @@ fn wrong(field: &'static str, problem: impl Into<String>) -> RuleError {
     RuleError { field, problem: problem.into() }
 }
 
+/// Whether a limit or a fuse may have this name.
+pub fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(fits)
+}
+
 impl LimitRule {
     /// The text form of a limit.
     pub fn of(limit: &Limit) -> Self {
@@ -160,8 +166,7 @@ impl LimitRule {
 
     /// The limit of that text, made through the API.
     pub fn limit(&self, name: &str, default_zone: &str) -> Result<Limit, RuleError> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
+        if !is_name(name) {
             return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }
         self.bounded()?;

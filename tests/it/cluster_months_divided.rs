@@ -38,7 +38,7 @@ async fn of_version_3() -> (Cluster, String) {
     let tables = cluster.postgres.sql(
         "spendguard",
         "SELECT tablename FROM pg_tables WHERE schemaname = 'made' AND tablename NOT LIKE 'entry\\_%' \
-         AND tablename <> 'job'",
+         AND tablename NOT IN ('job', 'stop')",
     );
     for table in tables.lines() {
         cluster.postgres.ask(&format!(

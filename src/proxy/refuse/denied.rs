@@ -129,13 +129,18 @@ fn of_limit(blocked: &Blocked, message: String, config: Config, now_s: i64) -> A
     let (_, code) = whose(&blocked.limit);
     let mut answer = spent(message, code, config);
     if let Some(end_s) = window_end(blocked) {
-        let left_s = end_s.saturating_sub(now_s);
-        if left_s <= RETRY_AFTER_S_MAX {
-            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(left_s.max(1)));
-        }
-        answer.headers.insert(RESETS_AT, HeaderValue::from(end_s));
+        resets_at(&mut answer.headers, end_s, now_s);
     }
     answer
+}
+
+/// Says when what stands in the way ends, in Unix seconds.
+pub(super) fn resets_at(headers: &mut HeaderMap, end_s: i64, now_s: i64) {
+    let left_s = end_s.saturating_sub(now_s);
+    if left_s <= RETRY_AFTER_S_MAX {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(left_s.max(1)));
+    }
+    headers.insert(RESETS_AT, HeaderValue::from(end_s));
 }
 
 /// The scope of the limit in OpenAI's words, and the code for it.
@@ -204,7 +209,7 @@ fn held_for_now(mut message: String) -> Answer {
 }
 
 /// A refusal that no retry can help.
-fn spent(message: String, code: &'static str, config: Config) -> Answer {
+pub(super) fn spent(message: String, code: &'static str, config: Config) -> Answer {
     let mut headers = HeaderMap::new();
     retry(&mut headers, false, None);
     let code = if config.classic { "insufficient_quota" } else { code };

@@ -18,11 +18,11 @@ use crate::store::ports::{Access, Reader};
 use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
-    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
-    UsageRow, UsageSum,
+    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend, Sizes, SpendSince,
+    Storage, UsageFilter, UsageRow, UsageSum,
 };
 use crate::store::sql::{
-    self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, storage, usage,
+    self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, spend, storage, usage,
     usage_rows,
 };
 use crate::store::{Node, StoreError, postgres};
@@ -295,6 +295,12 @@ impl Reports {
             return self.access.run_unless(rest, Locks::Rules, claim).await;
         }
         self.ask(&self.quick, move |db, _| work(db, count_max)).await
+    }
+
+    /// What was spent lately. Not after what is queued for the database: it is asked for again and again.
+    pub async fn recent_spend(&self, since: SpendSince) -> Result<RecentSpend, StoreError> {
+        let reader = self.quick.clone();
+        self.access.blocking(move || reader.query(|db| spend::recent(db, since))).await?
     }
 
     /// What a scan has found in a file whose lines can make a batch; `None` if it was not scanned.
