@@ -178,7 +178,7 @@ impl Stops {
     }
 
     /// The spender of that name: `organization`, or the id of a key or of a project.
-    fn spender(&self, subject: &str) -> Result<Spender, StopError> {
+    pub fn spender(&self, subject: &str) -> Result<Spender, StopError> {
         if subject == SpenderKind::Organization.name() {
             return Ok(Spender::Organization);
         }
@@ -253,7 +253,7 @@ impl Changed {
             Cause::Fuse { name, spent, limit } => json!({
                 "fuse": **name, "spent_usd": spent.to_string(), "limit_usd": limit.to_string(),
                 "since_at": stop.since_ms.div_euclid(1_000),
-                "cooled_down_at": stop.until_ms.map(|ms| ms.div_euclid(1_000)),
+                "cools_down_at": stop.until_ms.map(|ms| ms.div_euclid(1_000)),
                 "reset_at": stop.lifted_ms.map(|ms| ms.div_euclid(1_000)),
             }),
         };
@@ -297,7 +297,7 @@ fn crossing(stop: &Stop) -> Crossing {
         // As meters name it.
         subject: if stop.spender == Spender::Organization { "org" } else { stop.spender.label() }.to_owned(),
         threshold: limit.nano(),
-        // Once for each stop, like once for each window; two of one second differ by their ids.
+        // Once for each stop, like once for each window; two within a second share an alert.
         window_start_s: since_s,
         ends_s: stop.until_ms.map(|until_ms| until_ms.div_euclid(1_000)),
         settled: spent.nano(),

@@ -91,28 +91,36 @@ fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
                 balance()
             ),
         ),
-        AlertKind::FuseBlown => (
-            "fuse.blown",
-            format!(
-                "Fuse {limit} has blown for {name}: {settled} were spent in a short time, requests are rejected"
-            ),
-            format!(
-                "Fuse \"{limit}\" has blown for {name} at {at}: {settled} were spent within its time, more than \
-                 {threshold}. Requests that cost money are rejected {}. To admit them again, find out what has spent so \
-                 much, then reset the fuse: spendguard fuses reset {limit}",
-                resets_at(alert).map_or_else(|| "until it is reset".to_owned(), |at| format!("until {at}"))
-            ),
-        ),
-        AlertKind::KillSwitch => (
+        AlertKind::FuseBlown | AlertKind::KillSwitch => stopped(alert, name),
+    }
+}
+
+/// The same of a stop.
+fn stopped(alert: &Alert, name: &str) -> (&'static str, String, String) {
+    let Alert { limit, unit, subject, .. } = alert;
+    let (spent, at) = (unit.phrase(alert.settled), happened_at(alert));
+    if alert.mark == AlertKind::KillSwitch {
+        let subject = if subject == "org" { "organization" } else { subject };
+        return (
             "kill_switch.on",
             format!("An operator has stopped all spending of {name}"),
             format!(
-                "An operator has turned on the kill switch of {name} at {at}. Requests that cost money are rejected until \
-                 it is turned off: spendguard kill-switch off {}",
-                if alert.subject == "org" { "organization" } else { &alert.subject }
+                "An operator has turned on the kill switch of {name} at {at}. Requests that cost money are rejected \
+                 until it is turned off: spendguard kill-switch off {subject}"
             ),
-        ),
+        );
     }
+    (
+        "fuse.blown",
+        format!("Fuse {limit} has blown for {name}: {spent} spent in a short time, requests are rejected"),
+        format!(
+            "Fuse \"{limit}\" has blown for {name} at {at}: {spent} were spent within its time, more than {}. Requests \
+             that cost money are rejected {}. To admit them again, find out what has spent so much, then reset the \
+             fuse: spendguard fuses reset {limit}",
+            unit.phrase(alert.threshold),
+            resets_at(alert).map_or_else(|| "until it is reset".to_owned(), |at| format!("until {at}"))
+        ),
+    )
 }
 
 /// That a soft threshold stops no request, and until when the limit counts.

@@ -17,9 +17,9 @@ use crate::domain::Window;
 use crate::domain::limit::{Per, Unit};
 
 pub use format::Format;
-pub use ledger::LedgerCommand;
+pub(crate) use ledger::LedgerCommand;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
-pub use stops::{FusesCommand, KillSwitchCommand};
+pub(crate) use stops::{FusesCommand, KillSwitchCommand};
 pub(crate) use storage::{MigrateArgs, NodesCommand, StorageCommand};
 
 /// A spend guard in front of the OpenAI API.

@@ -64,8 +64,7 @@ fn resolve(
     environment: &HashMap<String, String>,
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
-    let limits = limits(&raw.limit, &raw.time.zone, problems);
-    let fuses = fuses::of(&raw.fuse, problems);
+    let (limits, fuses) = (limits(&raw.limit, &raw.time.zone, problems), fuses::of(&raw.fuse, problems));
     let overrides = prices(&raw.price, problems);
     let mut notes = Notes::new(problems);
     let zone = jiff::tz::TimeZone::get(&raw.time.zone).map(|_| raw.time.zone.as_str().into());
@@ -90,8 +89,7 @@ fn resolve(
     let level = notes.one_of("log.level", &raw.log.level, &levels);
     let endpoints_allowed = allowed(raw, &mut notes);
     let (credit, otlp) = (credit(raw, &mut notes), otlp(raw, environment, &mut notes));
-    let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
-    let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
+    let alerts = alerts(raw, &dashboard(raw), environment, &mut notes);
     level?;
     let pricing = pricing?;
     let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
@@ -126,6 +124,12 @@ fn resolve(
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// The address of the dashboard.
+fn dashboard(raw: &Raw) -> String {
+    let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/", raw.admin.listen)
 }
 
 /// Whether clients may send their own keys; it follows from whether the guard has one.

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
-use crate::domain::{Limit, Money, Span, Window};
+use crate::domain::{Limit, Money, Span, Stop, Window};
 use crate::guard::{Guard, RateCheck};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading};
@@ -81,7 +81,11 @@ impl Proxy {
         let readings = self.guard.matching(of);
         let body = match own {
             SelfService::Root => return Ok(ROOT.into()),
-            SelfService::Me => me(&self.opened.rulebook, key, &readings),
+            SelfService::Me => {
+                let now_ms = self.guard.clock().now_ms();
+                let stops = self.guard.ring().stops().all_on(&key.project, &key.id, now_ms);
+                me(&self.opened.rulebook, key, &readings, &stops)
+            }
             SelfService::BillingSubscription => subscription(&readings),
             SelfService::Usage => {
                 let now_s = self.guard.clock().now_s();
@@ -125,7 +129,16 @@ fn prepaid(rulebook: &Rulebook) -> Option<Credit> {
     rulebook.credit().filter(|credit| credit.mode == Mode::Enforce)
 }
 
-fn me(rulebook: &Rulebook, key: &Key, readings: &Readings) -> Value {
+fn me(rulebook: &Rulebook, key: &Key, readings: &Readings, stops: &[Arc<Stop>]) -> Value {
+    let stop = |stop: &Arc<Stop>| {
+        json!({
+            "kind": stop.kind(),
+            "subject": stop.spender.label(),
+            "fuse": stop.fuse().map(|name| &**name),
+            "since": stop.since_ms.div_euclid(1_000),
+            "until": stop.until_ms.map(|until_ms| until_ms.div_euclid(1_000)),
+        })
+    };
     let limit = |(limit, reading): &(Arc<Limit>, Reading)| {
         let decimal = |amount: i64| limit.unit.decimal(amount);
         let meter = reading.meter;
@@ -147,6 +160,7 @@ fn me(rulebook: &Rulebook, key: &Key, readings: &Readings) -> Value {
         "object": "guard.me",
         "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
         "limits": readings.iter().map(limit).collect::<Vec<_>>(),
+        "stops": stops.iter().map(stop).collect::<Vec<_>>(),
         "credit_balance_usd": balance.map(|balance| balance.left().to_string()),
     })
 }

@@ -65,7 +65,7 @@ impl Sums {
 
     /// The sums of fuses, from what was read at first. What was spent in a quarter of an hour counts from
     /// its end on, except in the last ones, which were read by the second.
-    pub(super) fn of(fuses: &[Arc<Fuse>], read: RecentSpend, ring: &Ring, now_ms: i64) -> Self {
+    pub(super) fn of(fuses: &[Arc<Fuse>], read: &RecentSpend, ring: &Ring, now_ms: i64) -> Self {
         let fuses = fuses.iter().map(|fuse| OfFuse { fuse: Arc::clone(fuse), spenders: HashMap::new() });
         let mut sums = Self { fuses: fuses.collect(), seen: HashMap::new(), all_read_ms: now_ms };
         let often_s = often_s(now_ms);
@@ -83,13 +83,7 @@ impl Sums {
     }
 
     /// Adds what was spent since the last look. Returns who has spent.
-    pub(super) fn look(
-        &mut self,
-        since: SpendSince,
-        read: &RecentSpend,
-        ring: &Ring,
-        now_ms: i64,
-    ) -> Vec<Touched> {
+    pub(super) fn look(&mut self, read: &RecentSpend, ring: &Ring, now_ms: i64) -> Vec<Touched> {
         let mut touched = Vec::new();
         for spent in &read.quarters {
             let grown = self.note(spent);
@@ -99,7 +93,7 @@ impl Sums {
         }
         touched.sort_unstable_by(|(a, who), (b, other)| (&a.name, who).cmp(&(&b.name, other)));
         touched.dedup_by(|(a, who), (b, other)| a.name == b.name && who == other);
-        if since.quarters_s < often_s(now_ms) || self.all_read_ms < now_ms.saturating_sub(ALL_EVERY_MS) {
+        if now_ms.saturating_sub(self.all_read_ms) >= ALL_EVERY_MS {
             self.all_read_ms = now_ms;
             self.forget(now_ms);
         }
@@ -140,13 +134,11 @@ impl Sums {
     fn note(&mut self, spent: &Spent) -> i64 {
         let payer = (spent.project.as_str().into(), spent.key.as_str().into());
         let quarters = self.seen.entry(payer).or_default();
-        match quarters.iter_mut().find(|(start_s, _)| *start_s == spent.at_s) {
-            Some((_, known)) => spent.nano.saturating_sub(std::mem::replace(known, spent.nano)),
-            None => {
-                quarters.push((spent.at_s, spent.nano));
-                spent.nano
-            }
+        if let Some((_, known)) = quarters.iter_mut().find(|(start_s, _)| *start_s == spent.at_s) {
+            return spent.nano.saturating_sub(std::mem::replace(known, spent.nano));
         }
+        quarters.push((spent.at_s, spent.nano));
+        spent.nano
     }
 
     /// Adds an amount to each fuse that watches who has spent it; returns these.
@@ -287,11 +279,10 @@ mod tests {
     fn what_quarters_grow_by_counts_once_and_for_as_long_as_the_fuse_looks_back() {
         let fuses = [fuse("key", SpenderKind::Key, 600_000), fuse("all", SpenderKind::Organization, HOUR_MS)];
         let ring = Ring::default();
-        let mut sums = Sums::of(&fuses, RecentSpend::default(), &ring, NOW_MS);
+        let mut sums = Sums::of(&fuses, &RecentSpend::default(), &ring, NOW_MS);
         let (one, all) = (Spender::Key("k".into()), Spender::Organization);
-        let mut look = |sums: &mut Sums, nano: i64, at_ms: i64| {
-            let since = sums.next(at_ms);
-            let touched = sums.look(since, &read(vec![spent(NOW_MS, "k", nano)]), &ring, at_ms);
+        let look = |sums: &mut Sums, nano: i64, at_ms: i64| {
+            let touched = sums.look(&read(vec![spent(NOW_MS, "k", nano)]), &ring, at_ms);
             touched.into_iter().map(|(fuse, _)| fuse.name.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(look(&mut sums, 3, NOW_MS + 100), ["all", "key"]);
@@ -313,13 +304,13 @@ mod tests {
     #[test]
     fn what_was_spent_before_a_fuse_was_reset_counts_no_more_and_what_follows_does() {
         let (fuses, ring) = ([fuse("key", SpenderKind::Key, HOUR_MS)], Ring::default());
-        let mut sums = Sums::of(&fuses, RecentSpend::default(), &ring, NOW_MS);
+        let mut sums = Sums::of(&fuses, &RecentSpend::default(), &ring, NOW_MS);
         let spender = Spender::Key("k".into());
         let cause = Cause::Fuse { name: "key".into(), spent: Money::ZERO, limit: Money::ZERO };
         let (since_ms, lifted_ms) = (NOW_MS + 10, Some(NOW_MS + 20));
         let (id, by) = (1, String::new());
         let look = |sums: &mut Sums, nano: i64, at_ms: i64| {
-            sums.look(sums.next(at_ms), &read(vec![spent(NOW_MS, "k", nano)]), &ring, at_ms);
+            sums.look(&read(vec![spent(NOW_MS, "k", nano)]), &ring, at_ms);
         };
         look(&mut sums, 6, NOW_MS + 5);
         let reset = Stop { id, spender: spender.clone(), cause, by, since_ms, until_ms: None, lifted_ms };
@@ -342,12 +333,12 @@ mod tests {
             vec![spent(NOW_MS - HOUR_MS, "k", 1), spent(NOW_MS - 900_000, "k", 20), spent(NOW_MS, "k", 300)];
         let seconds = vec![spent(NOW_MS - 100_000, "k", 20), spent(NOW_MS, "k", 300)];
         let mut sums =
-            Sums::of(&fuses, RecentSpend { quarters: quarters.clone(), seconds }, &ring, NOW_MS + 1);
+            Sums::of(&fuses, &RecentSpend { quarters: quarters.clone(), seconds }, &ring, NOW_MS + 1);
         let at = |sums: &Sums, at_ms| sums.spent("key", &Spender::Key("k".into()), 0, at_ms).nano();
         assert_eq!(at(&sums, NOW_MS + 1), 321);
         assert_eq!(at(&sums, NOW_MS + 900_001), 320, "a quarter counts from its end on");
         assert_eq!(at(&sums, NOW_MS + HOUR_MS - 50_000), 300);
-        sums.look(sums.next(NOW_MS + 2), &read(quarters), &ring, NOW_MS + 2);
+        sums.look(&read(quarters), &ring, NOW_MS + 2);
         assert_eq!(at(&sums, NOW_MS + 2), 321, "what was read counts once");
     }
 

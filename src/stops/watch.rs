@@ -98,12 +98,11 @@ impl Stops {
         }
         let now_ms = || self.core.clock().now_ms();
         if let Some(sums) = sums.as_mut().filter(|sums| sums.fuses().eq(fuses.iter())) {
-            let since = sums.next(now_ms());
-            let read = self.reports.recent_spend(since).await?;
-            return Ok(sums.look(since, &read, &self.ring, now_ms()));
+            let read = self.reports.recent_spend(sums.next(now_ms())).await?;
+            return Ok(sums.look(&read, &self.ring, now_ms()));
         }
         let read = self.reports.recent_spend(Sums::first(&fuses, now_ms())).await?;
-        let new = sums.insert(Sums::of(&fuses, read, &self.ring, now_ms()));
+        let new = sums.insert(Sums::of(&fuses, &read, &self.ring, now_ms()));
         let of =
             |fuse: &Arc<Fuse>| new.spenders(&fuse.name).map(|of| (Arc::clone(fuse), of.clone())).collect();
         Ok(fuses.iter().flat_map(|fuse| -> Vec<Touched> { of(fuse) }).collect())

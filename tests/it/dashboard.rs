@@ -3,6 +3,7 @@
 mod browser;
 mod changes;
 mod jobs;
+mod stops;
 mod usage;
 mod visitors;
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
-use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, stops};
 use crate::admin::limits::{Listed, everything, named};
 use crate::books::meters::Meters;
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
@@ -49,6 +49,8 @@ async fn list(
     let create = html! {
         @if request.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
     };
+    let section =
+        stops::section(&dashboard, &request).await.map_err(|error| stops::failed(&request, &error))?;
     let body = html! {
         (parts::heading(words.limits, Some(words.limits_lead), &html! { (parts::live_switch(request.lang)) (create) }))
         @if limits.is_empty() {
@@ -59,6 +61,7 @@ async fn list(
             }
             (parts::pager(request.lang, before.map(at), after.map(at)))
         }
+        (section)
     };
     Ok(request.page(words.limits, &body))
 }

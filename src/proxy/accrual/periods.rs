@@ -27,6 +27,9 @@ const LAST_S: i64 = 30;
 const NO_ROOM: &str = "a limit left no room, so the guard deleted it";
 const SPENDING_STOPPED: &str = "spending is stopped, so the guard deleted it";
 
+/// A container's next period may not be spent.
+struct SpendingStopped;
+
 /// What was found of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -130,23 +133,35 @@ impl Accrual {
                 Ok(None) | Err(_) => {}
             }
         }
-        let attribution = &open.hold.attribution;
-        if self.guard.stop_on(&attribution.project, &attribution.key).is_some() {
-            return self.delete(asker, (open, active_s), SPENDING_STOPPED, polls).await;
-        }
         let next = terms.next_of_container(self.fees(), active_s, now_s);
-        match self.renew(open, now_s, &next).await {
-            Renewal::Done => Seen::Done,
-            Renewal::Later => Seen::Later(RETRY).of_shown(is_shown),
+        let why = match self.renew_container(open, now_s, &next).await {
+            Ok(Renewal::Done) => return Seen::Done,
+            Ok(Renewal::Later) => return Seen::Later(RETRY).of_shown(is_shown),
             // They may end in time.
-            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => {
-                Seen::Later(RETRY).of_shown(is_shown)
+            Ok(Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_))) if now_s < last_s => {
+                return Seen::Later(RETRY).of_shown(is_shown);
             }
-            Renewal::Refused(denial) => {
+            Ok(Renewal::Refused(denial)) => {
                 self.guard.core().note_denial(&denial);
-                self.delete(asker, (open, active_s), NO_ROOM, polls).await
+                NO_ROOM
             }
+            Err(SpendingStopped) => SPENDING_STOPPED,
+        };
+        self.delete(asker, (open, active_s), why, polls).await
+    }
+
+    /// Has the next period of a container held, unless who pays for it is stopped.
+    async fn renew_container(
+        &self,
+        open: &OpenJob,
+        now_s: i64,
+        next: &Terms,
+    ) -> Result<Renewal, SpendingStopped> {
+        let of = &open.hold.attribution;
+        if self.guard.stop_on(&of.project, &of.key).is_some() {
+            return Err(SpendingStopped);
         }
+        Ok(self.renew(open, now_s, next).await)
     }
 
     /// Deletes a container whose next minutes may not be spent, and which was last used at a time, in
