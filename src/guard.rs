@@ -194,9 +194,18 @@ impl Guard {
         &self.ring
     }
 
-    /// The stop that a key of a project is under now; of several the one that lasts longest.
-    pub fn stop_on(&self, project: &Arc<str>, key: &Arc<str>) -> Option<Arc<Stop>> {
-        self.ring.stops().on(project, key, self.clock().now_ms())
+    /// The stop that a key of a project is under now; of several the one that lasts longest. Another
+    /// guard may have lifted one a moment ago, and who is refused for it causes no group that would
+    /// find that out; so the rules are looked for before a stop is told.
+    pub async fn stop_on(&self, project: &Arc<str>, key: &Arc<str>) -> Option<Arc<Stop>> {
+        let find = || self.ring.stops().on(project, key, self.clock().now_ms());
+        let found = find();
+        if found.is_none() || !self.core.is_shared() {
+            return found;
+        }
+        // Boxed, so that requests of those who are not stopped don't have its size.
+        Box::pin(self.core.look_for_rules()).await;
+        find()
     }
 
     /// The rates in force.

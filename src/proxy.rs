@@ -162,10 +162,13 @@ impl Proxy {
             in_flight.called_by(&caller, &head.headers);
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
             in_flight.endpoint = route::label(&endpoint);
-            self.refuse_stopped(&endpoint, &caller)?;
             Ok((caller, endpoint, deployment))
         });
-        let (caller, endpoint, deployment) = match routed {
+        let may_begin = match routed {
+            Ok(routed) => self.refuse_stopped(&routed.1, &routed.0).await.map(|()| routed),
+            Err(refusal) => Err(refusal),
+        };
+        let (caller, endpoint, deployment) = match may_begin {
             Ok(routed) => routed,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;

@@ -219,7 +219,7 @@ impl Stops {
         changes: Vec<Changed>,
         alert: Option<Crossing>,
     ) -> Result<(), StoreError> {
-        let audited = changes.iter().map(Changed::audited).collect();
+        let audited = changes.iter().map(|change| change.audited(&self.ring)).collect();
         let records = changes.iter().filter_map(Changed::record);
         let records = records.chain(alert.map(RecordChange::InsertCrossing)).collect();
         self.records.write(&mut turn, by, audited, records).await?;
@@ -245,7 +245,7 @@ impl Changed {
         }
     }
 
-    fn audited(&self) -> Change {
+    fn audited(&self, ring: &Ring) -> Change {
         let said = |stop: &Arc<Stop>| match &stop.cause {
             Cause::KillSwitch { note } => {
                 json!({ "note": note, "since_at": stop.since_ms.div_euclid(1_000) })
@@ -263,7 +263,8 @@ impl Changed {
             resource: spender.map(|spender| spender.label().to_owned()).unwrap_or_default(),
             project: spender.and_then(|spender| match spender {
                 Spender::Project(id) => Some(id.to_string()),
-                Spender::Organization | Spender::Key(_) => None,
+                Spender::Key(id) => ring.by_id(id).map(|key| key.project.to_string()),
+                Spender::Organization => None,
             }),
             before: self.before.as_ref().map(said),
             after: self.after.as_ref().map(said),

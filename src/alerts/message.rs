@@ -161,8 +161,12 @@ fn happened_at(alert: &Alert) -> String {
 
 /// When the window of an alert ends, or what it tells of; `None` if it never does.
 fn resets_s(alert: &Alert) -> Option<i64> {
-    let is_over = alert.period != "total" || alert.window_end_s != i64::MAX;
-    is_over.then_some(alert.window_end_s)
+    let ends = if matches!(alert.mark, AlertKind::FuseBlown | AlertKind::KillSwitch) {
+        alert.window_end_s != i64::MAX
+    } else {
+        alert.period != "total"
+    };
+    ends.then_some(alert.window_end_s)
 }
 
 /// The same as text.

@@ -106,7 +106,7 @@ async fn list_fuses(format: Format, connection: &Connection) -> Result<(), Failu
         let quiet = quiet.filter(|of| blown.iter().all(|stop| stop["subject"] != of["subject"]));
         let all = blown.iter().map(|stop| (stop, "blown")).chain(quiet.map(|of| (of, "")));
         let mut subjects: Vec<(&Value, &str)> = all.collect();
-        // A fuse that nobody has spent under still has its line.
+        // A fuse without a spender still has its line.
         if subjects.is_empty() {
             subjects.push((&Value::Null, ""));
         }

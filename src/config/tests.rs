@@ -236,7 +236,8 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
         let settings = with(text, &environment).unwrap();
         let shown = &settings.text;
         for (section, key) in shipped_keys() {
-            let is_list = ["project", "limit", "price", "alerts.email", "alerts.webhook", "alerts.slack"];
+            let is_list =
+                ["project", "limit", "fuse", "price", "alerts.email", "alerts.webhook", "alerts.slack"];
             if is_list.contains(&section.as_str()) {
                 continue;
             }

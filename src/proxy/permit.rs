@@ -34,12 +34,12 @@ impl Proxy {
 
     /// Refuses a request that may cost money from who is stopped: before it takes of a rate, and
     /// before its body is read.
-    pub(super) fn refuse_stopped(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Refusal> {
+    pub(super) async fn refuse_stopped(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Refusal> {
         match endpoint {
-            Endpoint::Metered(_) | Endpoint::Hosted(..) | Endpoint::Batch => self
-                .guard
-                .stop_on(&caller.key.project, &caller.key.id)
-                .map_or(Ok(()), |stop| Err(stop.into())),
+            Endpoint::Metered(_) | Endpoint::Hosted(..) | Endpoint::Batch => {
+                let stop = self.guard.stop_on(&caller.key.project, &caller.key.id).await;
+                stop.map_or(Ok(()), |stop| Err(stop.into()))
+            }
             // What of these costs something is held, and refused then; each request on a socket is
             // looked at by itself.
             Endpoint::Free(_)
@@ -67,9 +67,12 @@ impl Permit<'_> {
     }
 
     /// Whether what a request asks for may be spent: who is stopped may do what costs nothing.
-    fn may_spend(&self, request: &ReserveRequest) -> Result<(), Refusal> {
-        let (of, is_free) = (&request.attribution, request.bound.cost == Money::ZERO);
-        let stop = self.proxy.guard.stop_on(&of.project, &of.key).filter(|_| !is_free);
+    async fn may_spend(&self, request: &ReserveRequest) -> Result<(), Refusal> {
+        if request.bound.cost == Money::ZERO {
+            return Ok(());
+        }
+        let of = &request.attribution;
+        let stop = self.proxy.guard.stop_on(&of.project, &of.key).await;
         stop.map_or(Ok(()), |stop| Err(stop.into()))
     }
 
@@ -82,12 +85,12 @@ impl Permit<'_> {
     ) -> Result<Result<Reservation, Denied>, Refusal> {
         request.rules_version = self.caller.rules_version;
         loop {
-            self.may_spend(&request)?;
+            self.may_spend(&request).await?;
             match attempt(request.clone()).await {
                 Err(Denied::Outdated) => request.rules_version = self.renewed()?,
                 Ok(reservation) => {
                     // By a stop that came into force meanwhile, the hold is released.
-                    self.may_spend(&request)?;
+                    self.may_spend(&request).await?;
                     return Ok(Ok(reservation));
                 }
                 ended @ Err(_) => return Ok(ended),

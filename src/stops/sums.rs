@@ -200,16 +200,13 @@ fn all_s<'a>(fuses: impl Iterator<Item = &'a Arc<Fuse>>, now_ms: i64) -> i64 {
 impl OfFuse {
     /// Forgets the half of the spenders that have spent the least.
     fn forget_half(&mut self) {
-        let mut sums: Vec<i64> = self.spenders.values().map(|recent| recent.sum(i64::MIN).nano()).collect();
-        let middle = sums.len() / 2;
-        let (_, median, _) = sums.select_nth_unstable(middle);
-        let median = *median;
-        let mut count = middle;
-        self.spenders.retain(|_, recent| {
-            let is_less = recent.sum(i64::MIN).nano() <= median && count > 0;
-            count -= usize::from(is_less);
-            !is_less
-        });
+        let mut by_sum: Vec<(Money, Spender)> =
+            self.spenders.iter().map(|(spender, recent)| (recent.sum(i64::MIN), spender.clone())).collect();
+        let half = by_sum.len() / 2;
+        by_sum.select_nth_unstable(half);
+        for (_, spender) in by_sum.drain(..half) {
+            self.spenders.remove(&spender);
+        }
     }
 }
 

@@ -80,7 +80,18 @@ impl Stops {
 
     /// Counts what was spent since the last look, and blows the fuses of those who have spent too much.
     pub async fn look(&self) -> Result<(), StoreError> {
-        for (fuse, spender) in self.spent_since().await? {
+        let touched = self.spent_since().await?;
+        let looked = self.look_at(touched).await;
+        if looked.is_err() {
+            // The next look reads back, and looks at everyone again.
+            *self.sums.lock().await = None;
+        }
+        looked
+    }
+
+    /// Blows the fuses of those who have spent too much.
+    async fn look_at(&self, touched: Vec<Touched>) -> Result<(), StoreError> {
+        for (fuse, spender) in touched {
             if self.over(&fuse, &spender).await?.is_some() {
                 self.blow(&fuse, spender).await?;
             }

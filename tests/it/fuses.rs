@@ -149,7 +149,7 @@ fn a_fuse_cools_down_by_itself_and_says_until_when() {
         let (_, refusal) = until_refused(&house).await;
         assert!(refused(&refusal).contains("are rejected until 20"), "{refusal:?}");
         let after: u64 = refusal.header("retry-after").parse().unwrap();
-        assert!((1..=2).contains(&after), "{after}");
+        assert!((1..=3).contains(&after), "{after}");
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         assert_eq!(until_refused(&house).await.0, 4, "what was spent before counts no more");
     });
@@ -259,7 +259,7 @@ fn what_is_usual_is_known_after_a_day_and_a_multiple_of_it_blows_a_fuse() {
         for (days, cost) in [(2, 480_000_000_i64), (1, 960_000_000)] {
             let sql = "INSERT INTO rollup SELECT start_s / 86400 * 86400 - ?1 * 86400, project, api_key, end_user, tags, \
                        endpoint, 'past', priced_as, served_model, 1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last_ms, NULL \
-                       FROM rollup LIMIT 1";
+                       FROM rollup WHERE model <> 'past' LIMIT 1";
             database.execute(sql, (days, cost)).unwrap();
         }
         drop(database);

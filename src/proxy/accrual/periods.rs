@@ -158,7 +158,7 @@ impl Accrual {
         next: &Terms,
     ) -> Result<Renewal, SpendingStopped> {
         let of = &open.hold.attribution;
-        if self.guard.stop_on(&of.project, &of.key).is_some() {
+        if self.guard.stop_on(&of.project, &of.key).await.is_some() {
             return Err(SpendingStopped);
         }
         Ok(self.renew(open, now_s, next).await)

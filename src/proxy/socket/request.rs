@@ -88,7 +88,7 @@ impl Running {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         in_flight.called_by(&caller, &head.headers);
-        if let Err(refusal) = shard.refuse_stopped(&Endpoint::Metered(operation), &caller) {
+        if let Err(refusal) = shard.refuse_stopped(&Endpoint::Metered(operation), &caller).await {
             return Err((refusal, in_flight));
         }
         let prepared = shard.prepare(rules, operation, head, request, &caller, &mut in_flight).await;

@@ -25,7 +25,7 @@ fn the_next_request_on_an_open_socket_is_refused_under_a_stop_and_the_socket_sta
                 "{events:?}"
             );
             assert_eq!(events[0]["error"]["code"], "kill_switch");
-            assert_eq!(events[0]["headers"]["x-should-retry"], "false", "{events:?}");
+            assert_eq!(events[0]["error"]["headers"]["x-should-retry"], "false", "{events:?}");
         }
         let off = house.admin(http::Method::DELETE, "/guard/v1/kill-switches/default", None).await;
         assert_eq!(off.status, StatusCode::NO_CONTENT);
