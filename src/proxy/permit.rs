@@ -68,7 +68,7 @@ impl Permit<'_> {
 
     /// Whether what a request asks for may be spent: who is stopped may do what costs nothing.
     async fn may_spend(&self, request: &ReserveRequest) -> Result<(), Refusal> {
-        if request.bound.cost == Money::ZERO {
+        if request.is_priced && request.bound.cost == Money::ZERO {
             return Ok(());
         }
         let of = &request.attribution;
