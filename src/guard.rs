@@ -196,7 +196,7 @@ impl Guard {
 
     /// The stop that a key of a project is under now; of several the one that lasts longest. Another
     /// guard may have lifted one a moment ago, and who is refused for it causes no group that would
-    /// find that out; so the rules are looked for before a stop is told.
+    /// find that out; so the rules are looked for first.
     pub async fn stop_on(&self, project: &Arc<str>, key: &Arc<str>) -> Option<Arc<Stop>> {
         let find = || self.ring.stops().on(project, key, self.clock().now_ms());
         let found = find();

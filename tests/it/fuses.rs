@@ -31,7 +31,10 @@ async fn until_refused(house: &House) -> (u32, Answer) {
         if answer.status != StatusCode::OK {
             return (answered, answer);
         }
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        house.settled().await;
+        house.guard.core().flush().await.unwrap();
+        // It is looked at what was spent before fuses are shown.
+        house.admin(Method::GET, "/guard/v1/fuses", None).await;
     }
     panic!("it never blew");
 }
@@ -80,6 +83,8 @@ fn a_loop_blows_the_fuse_of_its_key_after_a_few_requests_and_a_steady_client_doe
         assert!((0.024..0.025).contains(&spent), "{stops:?}");
         assert_eq!((&stops[0]["fuse"], &stops[0]["limit_usd"]), (&json!("runaway"), &json!("0.02")));
         assert_eq!((&stops[0]["kind"], &stops[0]["until"]), (&json!("fuse"), &Value::Null));
+        house.settled().await;
+        house.guard.core().flush().await.unwrap();
         let fuses = house.admin(Method::GET, "/guard/v1/fuses", None).await.json();
         let shown = &fuses["data"][0];
         assert_eq!((&shown["name"], &shown["within_seconds"]), (&json!("runaway"), &json!(600)));
@@ -160,7 +165,6 @@ fn a_fuse_counts_for_a_project_and_only_for_what_it_is_narrowed_to() {
     run(async {
         let config = fuse("per = \"project\"\nonly = { key = [\"looping\"] }");
         let mut house = House::with(&config).await;
-        assert!((0..6).len() > 4);
         for _ in 0..6 {
             assert_eq!(loops(&house).await.status, StatusCode::OK, "another key");
         }

@@ -374,7 +374,7 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
         db.pragma_update(None, "user_version", 6).unwrap();
         drop(db);
         let said = refusal(migration(&data, database));
-        assert!(said.contains("has version 6, and 9 is needed; start this spendguard on it once"), "{said}");
+        assert!(said.contains("has version 6, and 10 is needed; start this spendguard on it once"), "{said}");
     });
 }
 
