@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_under_the_stops_of_its_project_and_its_organization_and_hears_of_the_longest() {
+    fn a_key_is_under_the_stops_of_its_project_and_its_organization_and_is_refused_for_the_longest() {
         let (project, key): (Arc<str>, Arc<str>) = ("p".into(), "k".into());
         let stops = Stops::default();
         stops.set([
