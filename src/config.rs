@@ -16,6 +16,7 @@ mod problems;
 pub mod raw;
 pub mod reload;
 pub mod settings;
+mod tags;
 pub mod text;
 pub mod units;
 

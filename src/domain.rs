@@ -14,6 +14,7 @@ pub mod object;
 pub mod pattern;
 pub mod quantity;
 pub mod secret;
+pub mod tag;
 pub mod usage;
 pub mod window;
 

@@ -262,8 +262,8 @@ pub enum LimitsCommand {
     Set {
         /// Its name.
         name: String,
-        /// For whom it counts separately.
-        #[arg(long, default_value = "organization", value_parser = PossibleValuesParser::new(Per::ALL.map(Per::name)))]
+        /// For whom it counts separately: organization, project, key, user, model or tag:NAME.
+        #[arg(long, default_value = "organization", value_parser = per)]
         per: String,
         /// What it counts.
         #[arg(long, default_value = "usd", value_parser = PossibleValuesParser::new(Unit::ALL.map(Unit::name)))]
@@ -390,4 +390,8 @@ pub enum AlertsCommand {
     /// List what was sent, what is waiting, and what failed.
     #[command(after_help = "Example: spendguard alerts list")]
     List,
+}
+
+fn per(text: &str) -> Result<String, String> {
+    Per::named(text).map(|per| per.name().into_owned()).ok_or_else(|| format!("use {}", Per::NAMES))
 }

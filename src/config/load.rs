@@ -18,6 +18,7 @@ use crate::config::pricing::pricing;
 use crate::config::problems::{ConfigError, DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY, Notes, secret};
 use crate::config::raw::{Amount, Raw};
 use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
+use crate::config::tags::tags;
 use crate::config::{text, units};
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
@@ -73,7 +74,7 @@ fn resolve(
     let upstream = upstream(raw, environment, &mut notes);
     let has_key = upstream.as_ref().is_some_and(|upstream| upstream.api_key.is_some());
     let pass_through = pass_through(raw, has_key, &mut notes);
-    let projects = projects(raw, &mut notes);
+    let (projects, tags) = (projects(raw, &mut notes), tags(&raw.tags, &mut notes));
     let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
     let durability = [("process", Durability::Process), ("power", Durability::Power)];
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
@@ -81,8 +82,7 @@ fn resolve(
     let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let database = database(raw, environment, &mut notes);
-    let keep = raw.storage.keep.as_deref().map(keep).transpose();
-    let keep = notes.ok("storage.keep", keep);
+    let keep = notes.ok("storage.keep", raw.storage.keep.as_deref().map(keep).transpose());
     let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
@@ -115,6 +115,7 @@ fn resolve(
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
         shared_objects: raw.endpoints.shared_objects,
+        tags: tags?,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
         otlp: otlp?.map(Arc::new),

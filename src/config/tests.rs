@@ -108,6 +108,16 @@ fn mistakes_name_file_line_key_and_remedy() {
         ),
         ("[server]\nlisten = \"x\"\n".to_owned(), "x.toml:2: server.listen: \"x\" is no address with a port"),
         ("\n[server\n".to_owned(), "x.toml:2: "),
+        (
+            "[tags]\nteam = [\"user\"]\nrun = [\"authorization\"]\n".to_owned(),
+            "x.toml:3: tags.run: \"authorization\" is no source; use x-spendguard-tags, prompt_cache_key,",
+        ),
+        ("[tags]\nrun = []\n".to_owned(), "x.toml:2: tags.run: give 1 to 16 sources"),
+        ("[tags]\n\"a b\" = [\"user\"]\n".to_owned(), "x.toml:2: tags.a b: the name of a tag has 1 to 64"),
+        (
+            format!("{limit}per = \"tag:a b\"\nhard = 1\n"),
+            "x.toml:4: limit[0].per: use organization, project,",
+        ),
         ("[server]\ndrain = \"5\"\n".to_owned(), "x.toml:2: server.drain: \"5\" is no duration"),
         ("[time]\nzone = \"Mars\"\n".to_owned(), "x.toml:2: time.zone: no such IANA time zone"),
         (
@@ -231,12 +241,13 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
     let environment = [("OPENAI_API_KEY", "sk-upstream-secret"), ("SMTP_PASSWORD", "mail-secret")];
     for text in [
         "",
-        "[storage]\nkeep = \"400d\"\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.5\nsoft = [\"50%\", 3]\n",
+        "[storage]\nkeep = \"400d\"\n[tags]\nrun = [\"user\", \"metadata.a\"]\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.5\nsoft = [\"50%\", 3]\n",
     ] {
         let settings = with(text, &environment).unwrap();
         let shown = &settings.text;
         for (section, key) in shipped_keys() {
-            let is_list = ["project", "limit", "price", "alerts.email", "alerts.webhook", "alerts.slack"];
+            let is_list =
+                ["project", "limit", "price", "tags", "alerts.email", "alerts.webhook", "alerts.slack"];
             if is_list.contains(&section.as_str()) {
                 continue;
             }
@@ -254,6 +265,7 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
         let again = with(shown, &environment).unwrap_or_else(|error| panic!("{error}\n{shown}"));
         assert_eq!(&again.text, shown);
         assert_eq!(format!("{:?}", again.limits), format!("{:?}", settings.limits));
+        assert_eq!(again.tags, settings.tags);
     }
 }
 

@@ -57,6 +57,7 @@ mod hostile_http2;
 mod images;
 mod jobs;
 mod limits;
+mod limits_by_tag;
 mod lists;
 mod metering;
 mod migrate;

@@ -28,6 +28,9 @@ pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/limits", post(put)).route("/limits/new", get(new)).route("/limits/edit", get(edit))
 }
 
+/// The choice of a meter for each value of a tag.
+const TAG: &str = "tag";
+
 /// The fields as they are typed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -35,7 +38,9 @@ struct LimitForm {
     /// `new` for one that must not be there yet.
     is: String,
     name: String,
+    /// The name of a choice; that of a tag is in `tag_name`.
     per: String,
+    tag_name: String,
     unit: String,
     window: String,
     zone: String,
@@ -52,7 +57,7 @@ impl LimitForm {
     fn blank() -> Self {
         Self {
             is: "new".to_owned(),
-            per: Per::Organization.name().to_owned(),
+            per: Per::Organization.name().into_owned(),
             unit: Unit::Usd.name().to_owned(),
             window: Window::Month.name().to_owned(),
             soft: "50% 80%".to_owned(),
@@ -65,11 +70,16 @@ impl LimitForm {
         let tag = |(tag, values): (&String, &Vec<String>)| {
             values.iter().map(|value| format!("{tag}={value}")).collect::<Vec<_>>().join("\n")
         };
+        let (per, tag_name) = match rule.per.split_once(':') {
+            Some((of_tag, name)) => (of_tag.to_owned(), name.to_owned()),
+            None => (rule.per, String::new()),
+        };
         Self {
             is: String::new(),
             name: name.to_owned(),
+            tag_name,
             shadow: (rule.mode == Mode::Shadow.name()).then(String::new),
-            per: rule.per,
+            per,
             unit: rule.unit,
             window: rule.window,
             zone: rule.zone.unwrap_or_default(),
@@ -98,7 +108,7 @@ impl LimitForm {
         let hard = self.hard.trim();
         let mode = if self.shadow.is_some() { Mode::Shadow } else { Mode::Enforce };
         Ok(LimitRule {
-            per: self.per.clone(),
+            per: if self.per == TAG { format!("{TAG}:{}", self.tag_name.trim()) } else { self.per.clone() },
             only: OnlyRule {
                 project: lines(&self.projects),
                 key: lines(&self.keys),
@@ -129,6 +139,8 @@ impl FormError {
     fn at(field: &'static str, lang: Lang) -> Self {
         let words = lang.words();
         let text = match field {
+            // The other choices can't be wrong.
+            "per" => return Self { field: "tag_name", text: words.bad_tag_name },
             "name" => words.bad_limit_name,
             "hard" => words.bad_hard,
             "soft" => words.bad_soft,
@@ -198,7 +210,9 @@ fn view(
     problem: Option<&FormError>,
 ) -> Markup {
     let (lang, words) = (request.lang, request.words());
-    let pers = Per::ALL.map(|value| (value.name(), per(lang, value)));
+    let pers = Per::UNTAGGED.map(|value| (value.name(), per(lang, &value)));
+    let pers = pers.iter().map(|(name, text)| (&**name, &**text));
+    let pers: Vec<_> = pers.chain([(TAG, words.value_of_a_tag)]).collect();
     let units = Unit::ALL.map(|value| (value.name(), unit(lang, value)));
     let windows = Window::ALL.map(|value| (value.name(), figures::window(lang, value)));
     let text = |name, label, value, hint| input(name, label, value, hint, problem);
@@ -222,6 +236,7 @@ fn view(
                 (choice("window", words.window, &form.window, &windows))
             }
             (choice("per", words.counted_per, &form.per, &pers))
+            (text("tag_name", words.tag_name, &form.tag_name, words.tag_name_hint))
             (text("hard", words.hard_limit, &form.hard, words.hard_limit_hint))
             (text("soft", words.soft_limit, &form.soft, words.soft_limit_hint))
             div.field.check {
@@ -292,7 +307,10 @@ mod tests {
             "zone":"Europe/Warsaw","soft":["50%","3.5"],"hard":"24.25","mode":"shadow"}"#;
         let rule: LimitRule = serde_json::from_str(text).unwrap();
         for lang in Lang::ALL {
-            assert_eq!(LimitForm::of("m", rule.clone(), lang).rule(lang), Ok(rule.clone()));
+            for per in ["key", "tag:run"] {
+                let rule = LimitRule { per: per.to_owned(), ..rule.clone() };
+                assert_eq!(LimitForm::of("m", rule.clone(), lang).rule(lang), Ok(rule));
+            }
         }
     }
 

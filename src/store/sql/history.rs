@@ -165,7 +165,9 @@ const QUANTITIES_AT: usize = 10;
 
 /// Whether one of the limits asks who the end user is, or for a tag.
 fn needs_users(wanted: &[(&Limit, i64)]) -> bool {
-    wanted.iter().any(|(limit, _)| limit.per == Per::User || !limit.only.tags.is_empty())
+    let is_by_user =
+        |limit: &Limit| matches!(limit.per, Per::User | Per::Tag(_)) || !limit.only.tags.is_empty();
+    wanted.iter().any(|(limit, _)| is_by_user(limit))
 }
 
 /// Says which days the limits' windows tell parts of apart.
