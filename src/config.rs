@@ -22,7 +22,7 @@ pub mod units;
 
 pub(crate) use database::schema;
 pub use edge::way_to;
-pub use load::{load, sheet_file};
+pub use load::{limits_of, load, sheet_file};
 pub use problems::ConfigError;
 pub(crate) use problems::secret;
 pub use settings::Settings;

@@ -19,6 +19,7 @@ pub mod meter;
 mod meter_hold;
 mod meters;
 pub mod shared;
+pub mod trial;
 pub mod waiting;
 pub mod walk;
 

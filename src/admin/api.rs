@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::admin::{
     Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, storage,
-    usage,
+    trials, usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -28,6 +28,7 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(limits::list))
         .routes(routes!(limits::show, limits::put, limits::remove))
         .routes(routes!(limits::explain))
+        .routes(routes!(trials::try_limits))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::verify))
         .routes(routes!(ledger::adjust))

@@ -21,7 +21,7 @@ use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream
 use crate::config::tags::tags;
 use crate::config::{text, units};
 use crate::domain::limit::Mode;
-use crate::domain::{Money, Secret};
+use crate::domain::{Limit, Money, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::protocol::openai::endpoint::{Remedy, classify, is_misspelt, reason};
@@ -47,6 +47,25 @@ pub fn load(
             lines: problems.iter().map(|problem| place.line(problem, &environment)).collect(),
         }),
     }
+}
+
+/// The limits of a file, whatever else is in it.
+pub fn limits_of(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<Arc<Limit>>, ConfigError> {
+    let environment: HashMap<String, String> = environment.into_iter().collect();
+    let place = Place::of(Some(path))?;
+    let raw = place.read(&environment)?;
+    let mut problems = Vec::new();
+    let limits = limits(&raw.limit, &raw.time.zone, &mut problems);
+    if limits.is_empty() && problems.is_empty() {
+        problems.push(("limit".to_owned(), "there is no [[limit]] in this file".to_owned()));
+    }
+    if problems.is_empty() {
+        return Ok(limits);
+    }
+    Err(ConfigError { lines: problems.iter().map(|problem| place.line(problem, &environment)).collect() })
 }
 
 /// The file that a configuration reads its price sheet from, whatever its content;

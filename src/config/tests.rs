@@ -108,16 +108,6 @@ fn mistakes_name_file_line_key_and_remedy() {
         ),
         ("[server]\nlisten = \"x\"\n".to_owned(), "x.toml:2: server.listen: \"x\" is no address with a port"),
         ("\n[server\n".to_owned(), "x.toml:2: "),
-        (
-            "[tags]\nteam = [\"user\"]\nrun = [\"authorization\"]\n".to_owned(),
-            "x.toml:3: tags.run: \"authorization\" is no source; use x-spendguard-tags, prompt_cache_key,",
-        ),
-        ("[tags]\nrun = []\n".to_owned(), "x.toml:2: tags.run: give 1 to 16 sources"),
-        ("[tags]\n\"a b\" = [\"user\"]\n".to_owned(), "x.toml:2: tags.a b: the name of a tag has 1 to 64"),
-        (
-            format!("{limit}per = \"tag:a b\"\nhard = 1\n"),
-            "x.toml:4: limit[0].per: use organization, project,",
-        ),
         ("[server]\ndrain = \"5\"\n".to_owned(), "x.toml:2: server.drain: \"5\" is no duration"),
         ("[time]\nzone = \"Mars\"\n".to_owned(), "x.toml:2: time.zone: no such IANA time zone"),
         (
@@ -162,6 +152,25 @@ fn mistakes_name_file_line_key_and_remedy() {
     assert_eq!(unknown, "x.toml:2: time.place: no such key; the keys here are zone");
     let missing = load(Some(Path::new("/no/such/file")), []).unwrap_err().to_string();
     assert!(missing.starts_with("/no/such/file: can't be read"), "{missing}");
+}
+
+#[test]
+fn mistakes_of_tags_name_their_remedy() {
+    for (text, expected) in [
+        (
+            "[tags]\nteam = [\"user\"]\nrun = [\"authorization\"]\n",
+            "x.toml:3: tags.run: \"authorization\" is no source; use x-spendguard-tags, prompt_cache_key,",
+        ),
+        ("[tags]\nrun = []\n", "x.toml:2: tags.run: give 1 to 16 sources"),
+        ("[tags]\n\"a b\" = [\"user\"]\n", "x.toml:2: tags.a b: the name of a tag has 1 to 64"),
+        (
+            "[[limit]]\nname = \"a\"\nwindow = \"month\"\nper = \"tag:a b\"\nhard = 1\n",
+            "x.toml:4: limit[0].per: use organization, project,",
+        ),
+    ] {
+        let error = with(text, &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
+    }
 }
 
 #[test]

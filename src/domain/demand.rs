@@ -251,8 +251,7 @@ pub struct Speech {
     pub is_plain: bool,
 }
 
-/// What a body says of itself by which requests can be told apart, each as a value that a tag may
-/// have.
+/// The fields of a body by which clients group their requests, each as a value that a tag may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     /// `prompt_cache_key`.

@@ -7,63 +7,8 @@ use crate::domain::{Limit, Pattern, Span, model};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 pub(crate) use crate::ledger::meters::Meters;
-pub use crate::ledger::meters::{METERS_MAX, VALUES_MAX};
+pub use crate::ledger::meters::{METERS_MAX, Meter, Subject, VALUES_MAX, key_and_tag};
 use crate::ledger::meters::{Place, Rows};
-
-/// The subject of a meter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// The organization.
-    Organization,
-    /// One project's, key's, end user's or model's.
-    One(Arc<str>),
-    /// One value's of a tag, within a key: `KEY/NAME=VALUE`.
-    Tagged(Arc<str>),
-}
-
-/// What parts the key of a tag's value from the tag; no id of a key has it.
-const OF_KEY: char = '/';
-
-/// The key within which a label counts a tag, and the tag as `NAME=VALUE`; `None` of another label.
-pub fn key_and_tag(label: &str) -> Option<(&str, &str)> {
-    label.split_once(OF_KEY).filter(|(_, tag)| tag.contains('='))
-}
-
-impl Subject {
-    /// The subject of a limit that has this label.
-    pub fn labelled(limit: &Limit, label: String) -> Self {
-        match limit.per {
-            Per::Organization => Self::Organization,
-            Per::Project | Per::Key | Per::User | Per::Model => Self::One(label.into()),
-            Per::Tag(_) => Self::Tagged(label.into()),
-        }
-    }
-
-    /// The name in API, ledger and metrics: `org`, else the id or name itself.
-    pub fn label(&self) -> &str {
-        match self {
-            Self::Organization => "org",
-            Self::One(name) | Self::Tagged(name) => name,
-        }
-    }
-
-    /// The key that it is a value of a tag of.
-    pub(crate) fn key_of_tag(&self) -> Option<&str> {
-        match self {
-            Self::Organization | Self::One(_) => None,
-            Self::Tagged(label) => key_and_tag(label).map(|(key, _)| key),
-        }
-    }
-}
-
-/// One counter, in its limit's unit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
-    /// What has been charged for good.
-    pub settled: i64,
-    /// What open requests may still cost.
-    pub held: i64,
-}
 
 /// A meter with its place, as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +122,7 @@ pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
         (_, Per::Key) => one(&of.key),
         (_, Per::User) => of.end_user.as_ref().map_or([None, None], one),
         (_, Per::Tag(name)) => {
-            let label = |value: &String| format!("{}{OF_KEY}{name}={value}", of.key);
-            [of.tags.get(&**name).map(|value| Subject::Tagged(label(value).into())), None]
+            [of.tags.get(&**name).map(|value| Subject::tagged(&of.key, name, value)), None]
         }
         ([requested, image], Per::Model) => {
             let requested = (requested && !of.model.is_empty()).then(|| family(of));

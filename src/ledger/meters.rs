@@ -1,21 +1,83 @@
-//! The meters of one limit, and how many there are.
+//! Meters and their subjects, those of one limit, and how many there are.
 //!
 //! Clients name end users, models and tags. So a limit has a most of meters, and of the values of a
 //! tag each key has a most of its own: one that writes a new value with each request leaves the
 //! others room.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
-use crate::ledger::meter::{Meter, Subject};
+use crate::domain::Limit;
+use crate::domain::limit::Per;
 
 /// The most meters of one limit: in memory, where each takes about 150 bytes, or as rows of one
 /// window that guards share.
 pub const METERS_MAX: usize = 2_000_000;
 /// The most values of a tag that one limit keeps apart within one key and window.
 pub const VALUES_MAX: usize = 100_000;
+
+/// The subject of a meter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The organization.
+    Organization,
+    /// One project's, key's, end user's or model's.
+    One(Arc<str>),
+    /// One value's of a tag, within a key: `KEY/NAME=VALUE`.
+    Tagged(Arc<str>),
+}
+
+/// What parts the key of a tag's value from the tag; no id of a key has it.
+const OF_KEY: char = '/';
+
+/// The key within which a label counts a tag, and the tag as `NAME=VALUE`; `None` of another label.
+pub fn key_and_tag(label: &str) -> Option<(&str, &str)> {
+    label.split_once(OF_KEY).filter(|(_, tag)| tag.contains('='))
+}
+
+impl Subject {
+    /// The subject of a limit that has this label.
+    pub fn labelled(limit: &Limit, label: String) -> Self {
+        match limit.per {
+            Per::Organization => Self::Organization,
+            Per::Project | Per::Key | Per::User | Per::Model => Self::One(label.into()),
+            Per::Tag(_) => Self::Tagged(label.into()),
+        }
+    }
+
+    /// That of a tag's value within a key.
+    pub(crate) fn tagged(key: &str, name: &str, value: &str) -> Self {
+        Self::Tagged(format!("{key}{OF_KEY}{name}={value}").into())
+    }
+
+    /// The name in API, ledger and metrics: `org`, else the id or name itself.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Organization => "org",
+            Self::One(name) | Self::Tagged(name) => name,
+        }
+    }
+
+    /// The key that it is a value of a tag of.
+    pub(crate) fn key_of_tag(&self) -> Option<&str> {
+        match self {
+            Self::Organization | Self::One(_) => None,
+            Self::Tagged(label) => key_and_tag(label).map(|(key, _)| key),
+        }
+    }
+}
+
+/// One counter, in its limit's unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// What has been charged for good.
+    pub settled: i64,
+    /// What open requests may still cost.
+    pub held: i64,
+}
 
 /// Where a meter stands: its subject and the start of its window.
 pub(crate) type Place = (Subject, i64);

@@ -12,6 +12,8 @@ use crate::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Money, Pattern, Window};
 
 const NAME_CHARS_MAX: usize = 64;
+/// The path below that of limits under which some are tried.
+const TRY: &str = "try";
 const THRESHOLDS_MAX: usize = 100;
 /// The most names of one kind in a limit.
 const ONLY_MAX: usize = 1_000;
@@ -161,6 +163,9 @@ impl LimitRule {
     /// The limit of that text, made through the API.
     pub fn limit(&self, name: &str, default_zone: &str) -> Result<Limit, RuleError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name == TRY {
+            return Err(wrong("name", "`try` is a path of the API; use another name"));
+        }
         if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
             return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }

@@ -3,6 +3,7 @@
 mod browser;
 mod changes;
 mod jobs;
+mod tried;
 mod usage;
 mod visitors;
 

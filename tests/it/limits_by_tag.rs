@@ -229,7 +229,7 @@ fn what_can_be_no_value_is_refused_in_the_guards_own_header_and_hashed_elsewhere
             json!("\u{202e}evil\u{200b}"),
             json!(7),
             json!({ "a": ["b"] }),
-            json!("é".repeat(100_000)),
+            json!("é".repeat(400)),
         ];
         for value in &hostile {
             for _ in 0..2 {

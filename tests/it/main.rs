@@ -58,6 +58,7 @@ mod images;
 mod jobs;
 mod limits;
 mod limits_by_tag;
+mod limits_tried;
 mod lists;
 mod metering;
 mod migrate;

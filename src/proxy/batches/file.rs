@@ -50,8 +50,8 @@ pub(in crate::proxy) struct Group {
     pub(super) image_model: Option<String>,
     /// For whom they are.
     pub(super) end_user: FieldOfLines,
-    /// What else they say by which they can be told apart. Of a file that was scanned by an earlier
-    /// version nothing is known.
+    /// The fields by which clients group requests. Of a file that was scanned by an earlier version
+    /// nothing is known.
     #[serde(default)]
     pub(super) labels: LabelsOfLines,
     /// The number of the first of them.

@@ -1,4 +1,4 @@
-//! The fields of a body by which clients tell their requests apart.
+//! The fields of a body by which clients group their requests.
 //!
 //! They have purposes of their own, and none is refused for its form: whatever stands in one is
 //! turned into a value of a tag.
