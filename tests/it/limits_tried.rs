@@ -10,12 +10,13 @@ use crate::harness::{Answer, House, call, chat, run};
 
 const GUARD: &str =
     "[guard]\nwhen_tight = \"reject\"\nhold_wait = \"0s\"\n[tags]\nrun = [\"prompt_cache_key\"]\n";
-/// Each request is held at 0.006 dollars for its output, and a thousandth of that for its input.
+/// Each request is held at 0.006 dollars for its output, and a thousandth of that for its input. The
+/// limits are in the order of their names: of several that reject a request, the first is named.
 const LIMITS: &str = "\
 [[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 0.0445\n\
+[[limit]]\nname = \"ann\"\nper = \"user\"\nunit = \"output_tokens\"\nwindow = \"week\"\nhard = 20000\n\
 [[limit]]\nname = \"keys\"\nper = \"key\"\nunit = \"requests\"\nwindow = \"day\"\nzone = \"Asia/Kathmandu\"\nhard = 10\n\
 [[limit]]\nname = \"runs\"\nper = \"tag:run\"\nwindow = \"total\"\nhard = 0.0075\n\
-[[limit]]\nname = \"ann\"\nper = \"user\"\nunit = \"output_tokens\"\nwindow = \"week\"\nhard = 20000\n\
 [[limit]]\nname = \"shadow\"\nunit = \"requests\"\nwindow = \"day\"\nhard = 10\nmode = \"shadow\"\n";
 
 /// The limits of a file as the API takes them.
