@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod quantity;
 pub mod secret;
 pub mod stop;
+pub mod tag;
 pub mod usage;
 pub mod window;
 

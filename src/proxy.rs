@@ -39,6 +39,7 @@ mod room;
 pub mod route;
 mod rules;
 mod socket;
+pub mod tags;
 pub mod tap;
 pub mod unpack;
 mod upload;
@@ -189,7 +190,7 @@ impl Proxy {
         };
         match endpoint {
             Endpoint::Socket(of) => Box::pin(self.open_socket(rules, of, head, caller, in_flight)).await,
-            Endpoint::SelfService(own) => self.answer_own(rules, own, (&head.uri, &caller), in_flight).await,
+            Endpoint::SelfService(own) => self.answer_own(rules, own, (&head, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed | Endpoint::Upload(_) => {

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::admin::{
     Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, stops,
-    storage, usage,
+    storage, trials, usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -28,6 +28,7 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(limits::list))
         .routes(routes!(limits::show, limits::put, limits::remove))
         .routes(routes!(limits::explain))
+        .routes(routes!(trials::try_limits))
         .routes(routes!(stops::list))
         .routes(routes!(stops::switch_on, stops::switch_off))
         .routes(routes!(stops::fuses))

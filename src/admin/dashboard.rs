@@ -15,6 +15,7 @@ mod first_steps;
 mod keys;
 mod language;
 mod limit_form;
+mod limit_trial;
 mod limits;
 mod login;
 mod names;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::directory::Directory;
 use crate::keys::Ring;
 use crate::ledger::entry::AlertKind;
+use crate::ledger::meter::key_and_tag;
 use crate::store::outbox::Alert;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -232,7 +233,10 @@ fn subject_name(subject: &str, ring: &Ring) -> String {
         project if ring.project(project).is_some() => {
             format!("project \"{}\" ({project})", ring.project_name(project))
         }
-        other => format!("\"{other}\""),
+        other => match key_and_tag(other).filter(|(key, _)| ring.by_id(key).is_some()) {
+            Some((key, tag)) => format!("{tag} of key \"{}\" ({key})", ring.key_name(key)),
+            None => format!("\"{other}\""),
+        },
     }
 }
 

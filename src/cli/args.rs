@@ -2,6 +2,7 @@
 
 mod format;
 mod ledger;
+mod limits;
 mod prices;
 mod stops;
 mod storage;
@@ -9,15 +10,12 @@ mod storage;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::domain::Window;
-use crate::domain::limit::{Per, Unit};
-
 pub use format::Format;
 pub(crate) use ledger::LedgerCommand;
+pub(crate) use limits::LimitsCommand;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
 pub(crate) use stops::{FusesCommand, KillSwitchCommand};
 pub(crate) use storage::{MigrateArgs, NodesCommand, StorageCommand};
@@ -272,56 +270,6 @@ pub enum ProjectsCommand {
     Archive {
         /// The project's id.
         id: String,
-    },
-}
-
-/// `spendguard limits …`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LimitsCommand {
-    /// List limits with their meters.
-    #[command(after_help = "Example: spendguard limits list")]
-    List,
-    /// Make or change a limit.
-    #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
-    Set {
-        /// Its name.
-        name: String,
-        /// For whom it counts separately.
-        #[arg(long, default_value = "organization", value_parser = PossibleValuesParser::new(Per::ALL.map(Per::name)))]
-        per: String,
-        /// What it counts.
-        #[arg(long, default_value = "usd", value_parser = PossibleValuesParser::new(Unit::ALL.map(Unit::name)))]
-        unit: String,
-        /// Over which window of the calendar; `request` caps each request.
-        #[arg(long, value_parser = PossibleValuesParser::new(Window::ALL.map(Window::name)))]
-        window: String,
-        /// The cap.
-        #[arg(long)]
-        hard: Option<String>,
-        /// Soft thresholds, such as 12 or 50%.
-        #[arg(long, value_delimiter = ',')]
-        soft: Vec<String>,
-        /// The requests that it applies to: project=chatbot, key=…, model=gpt-5* or tag:team=search.
-        #[arg(long)]
-        only: Vec<String>,
-        /// IANA time zone.
-        #[arg(long)]
-        zone: Option<String>,
-        /// Only count and log the requests that would be refused.
-        #[arg(long)]
-        shadow: bool,
-    },
-    /// Remove a limit that was not made by the configuration file.
-    #[command(after_help = "Example: spendguard limits remove budget")]
-    Remove {
-        /// Its name.
-        name: String,
-    },
-    /// Show which entries and holds make up a limit's number.
-    #[command(after_help = "Example: spendguard limits explain monthly-budget")]
-    Explain {
-        /// Its name.
-        name: String,
     },
 }
 

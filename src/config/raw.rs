@@ -53,6 +53,10 @@ pub struct Raw {
     pub errors: Errors,
     /// Endpoints.
     pub endpoints: Endpoints,
+    /// For each tag, where its value comes from; the first that a request has. By default from the
+    /// header `x-spendguard-tags`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, Vec<String>>,
     /// The log.
     pub log: Log,
     /// The export to an OpenTelemetry collector.

@@ -16,6 +16,7 @@ use crate::pricing::sheet::{Override, Sheet, SheetError, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::refuse::SpendStatus;
+use crate::proxy::tags::Sources;
 use crate::store::Durability;
 use crate::telemetry;
 use crate::upstream::HttpProxy;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub endpoints_allowed: Vec<(Method, String)>,
     /// Whether projects share the objects that they made at upstream.
     pub shared_objects: bool,
+    /// Where tags come from.
+    pub tags: Sources,
     /// Whether the log is JSON.
     pub log_json: bool,
     /// The log's level.

@@ -118,7 +118,9 @@ impl Proxy {
         label: &'static str,
     ) -> Result<Admitted, Refusal> {
         let GuardHeaders { tags, max_cost, .. } = headers::guard_headers(&head.headers)?;
-        let attribution = Arc::new(self.attribution(caller, label, &Demand::default(), tags, None));
+        let demand = Demand::default();
+        let tags = rules.tags.tags(tags, &head.headers, &demand.labels);
+        let attribution = Arc::new(self.attribution(caller, label, &demand, tags, None));
         let rate_check = self.guard.pace(&attribution).await?;
         let store = self.check_hosted(rules, head, body, caller).await?;
         let (plan, attribution, cost) = match (hosted, store) {

@@ -6,21 +6,23 @@ mod usage;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, Uri, header};
+use http::{HeaderValue, Response, header, request};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use crate::domain::demand::Labels;
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Stop, Window};
 use crate::guard::{Guard, RateCheck};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading};
-use crate::ledger::entry::{Attribution, grant_id};
+use crate::ledger::entry::{Attribution, Tags, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
 use crate::protocol::openai::endpoint::SelfService;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
+use crate::proxy::headers;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Failed, Proxy, Rules, rate_headers};
@@ -46,10 +48,10 @@ impl Proxy {
         &self,
         rules: &Rules,
         own: SelfService,
-        (uri, caller): (&Uri, &Caller),
+        (head, caller): (&request::Parts, &Caller),
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        match self.own(rules, own, &caller.key, uri.query().unwrap_or_default()).await {
+        match self.own(rules, own, &caller.key, head).await {
             Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
             Err(refusal) => Err((refusal, in_flight)),
         }
@@ -62,12 +64,15 @@ impl Proxy {
         rules: &Rules,
         own: SelfService,
         key: &Key,
-        query: &str,
+        head: &request::Parts,
     ) -> Result<(Bytes, RateCheck), Refusal> {
-        let of = attribution(&self.guard, key);
+        let tags = headers::guard_headers(&head.headers)?.tags;
+        let tags = rules.tags.tags(tags, &head.headers, &Labels::default());
+        let of = attribution(&self.guard, key, tags);
         let rate_check = self.guard.pace(&of).await?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         self.guard.core().see_whole().await;
+        let query = head.uri.query().unwrap_or_default();
         Ok((self.own_answer(own, key, &of, (query, &rules.zone)).await?, rate_check))
     }
 
@@ -107,14 +112,14 @@ fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Respon
     response
 }
 
-fn attribution(guard: &Guard, key: &Key) -> Attribution {
+fn attribution(guard: &Guard, key: &Key, tags: Tags) -> Attribution {
     Attribution {
         project: Arc::clone(&key.project),
         project_name: guard.ring().project_name(&key.project),
         key: Arc::clone(&key.id),
         key_name: Arc::clone(&key.name),
         end_user: None,
-        tags: Arc::default(),
+        tags: Arc::new(tags),
         endpoint: "".into(),
         model: "".into(),
         priced_as: None,

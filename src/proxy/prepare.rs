@@ -63,6 +63,7 @@ impl Proxy {
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let GuardHeaders { max_cost, tags, cost: wants_cost } = headers::guard_headers(&head.headers)?;
+        let tags = rules.tags.tags(tags, &head.headers, &demand.labels);
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;

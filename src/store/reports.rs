@@ -174,6 +174,15 @@ pub fn quarter_start_s(at_s: i64) -> i64 {
     at_s.div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S)
 }
 
+/// A place among entries in the order in which their requests were admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmittedAfter {
+    /// When the last one before was admitted, in Unix milliseconds.
+    pub ms: i64,
+    /// Its id.
+    pub id: u64,
+}
+
 /// Rows that go at once.
 #[derive(Debug)]
 pub struct PruneStep {

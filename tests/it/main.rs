@@ -60,6 +60,8 @@ mod images;
 mod jobs;
 mod kill_switch;
 mod limits;
+mod limits_by_tag;
+mod limits_tried;
 mod lists;
 mod metering;
 mod migrate;

@@ -18,7 +18,7 @@ use crate::store::ports::{Access, Reader};
 use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
-    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend, Sizes, SpendSince,
+    AdmittedAfter, DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend, Sizes, SpendSince,
     Storage, UsageFilter, UsageRow, UsageSum,
 };
 use crate::store::sql::{
@@ -198,6 +198,27 @@ impl Reports {
             history::settled(db, &of, names)
         })
         .await
+    }
+
+    /// What each of the limits has settled before a time that ends a quarter of an hour, in the
+    /// window that it is in; in their order.
+    pub async fn settled_before(
+        &self,
+        limits: Vec<Arc<Limit>>,
+        until_s: i64,
+    ) -> Result<Vec<Past>, StoreError> {
+        self.ask(&self.long, move |db, names| history::before(db, &limits, until_s, names)).await
+    }
+
+    /// The next entries of requests and of their corrections, in the order in which the requests
+    /// were admitted, up to a time in Unix seconds.
+    pub async fn admitted(
+        &self,
+        after: AdmittedAfter,
+        until_s: i64,
+        count_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.ask(&self.long, move |db, names| entries::admitted(db, after, until_s, count_max, names)).await
     }
 
     /// The rows of the audit log that fit a filter, newest first.
