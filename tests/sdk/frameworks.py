@@ -6,6 +6,7 @@ sentence after one request.
 
 import asyncio
 import importlib.metadata
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,8 @@ LLM = Path(sys.executable).parent / "llm"
 FUNCTION = 'def weather(city: str) -> str:\n    "The weather."\n    return f"sunny in {city}"\n'
 
 agents.set_tracing_disabled(True)
+# It reports each refusal that is expected here.
+logging.getLogger("openai.agents").disabled = True
 loop = asyncio.Runner()
 called = []
 
