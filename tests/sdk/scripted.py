@@ -152,10 +152,6 @@ class Answer:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        model = {"id": "gpt-4o-mini", "object": "model", "created": 1_795_000_000, "owned_by": "scripted"}
-        self.reply(200, {"object": "list", "data": [model]})
-
     def do_POST(self):
         ask = json.loads(self.rfile.read(int(self.headers["content-length"])))
         is_chat = self.path == "/v1/chat/completions"
