@@ -18,7 +18,8 @@ export async function api(path, body, method = body ? "POST" : "GET") {
   return text.startsWith("{") ? JSON.parse(text) : text;
 }
 
-async function refusals() {
+/** How many requests the guard has refused. */
+export async function refusals() {
   const lines = (await api("/metrics")).split("\n").filter((line) => line.startsWith("spendguard_rejections_total{"));
   return lines.reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
 }
