@@ -15,8 +15,10 @@ mod bounded;
 mod containers;
 mod files;
 mod images;
+mod realtime;
 mod sockets;
 mod stream;
+mod translations;
 mod uploads;
 mod vector_stores;
 

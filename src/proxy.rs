@@ -13,6 +13,7 @@ pub mod background;
 pub mod batches;
 pub mod bill;
 pub mod body;
+mod client_secret;
 pub mod conceal;
 pub mod cors;
 pub mod count;
@@ -26,6 +27,7 @@ mod job;
 mod lists;
 mod mask;
 mod models;
+mod outgoing;
 mod own;
 mod pace;
 pub mod permit;
@@ -51,7 +53,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -62,8 +64,8 @@ use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::detached::DetachOnDrop;
-use crate::proxy::exchange::Outgoing;
 use crate::proxy::in_flight::{InFlight, RequestIds};
+use crate::proxy::outgoing::{Content, outgoing};
 use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::Refusal;
 pub use crate::proxy::rules::Rules;
@@ -155,21 +157,7 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
-        let caller = match receive::well_formed(&head) {
-            Ok(()) => self.caller(rules, &head.headers).await,
-            Err(refusal) => Err(refusal),
-        };
-        let routed = caller.and_then(|caller| {
-            in_flight.called_by(&caller, &head.headers);
-            let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
-            in_flight.endpoint = route::label(&endpoint);
-            Ok((caller, endpoint, deployment))
-        });
-        let may_begin = match routed {
-            Ok(routed) => self.refuse_stopped(&routed.1, &routed.0).await.map(|()| routed),
-            Err(refusal) => Err(refusal),
-        };
-        let (caller, endpoint, deployment) = match may_begin {
+        let (caller, endpoint, deployment) = match self.routed(rules, &mut head, &mut in_flight).await {
             Ok(routed) => routed,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
@@ -189,7 +177,12 @@ impl Proxy {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         match endpoint {
-            Endpoint::Socket(of) => Box::pin(self.open_socket(rules, of, head, caller, in_flight)).await,
+            Endpoint::Socket(of, form) => {
+                Box::pin(self.open_socket(rules, (of, form), head, caller, in_flight)).await
+            }
+            Endpoint::ClientSecret => {
+                self.answer_with_secret(rules, (&head, &body), &caller, in_flight).await
+            }
             Endpoint::SelfService(own) => self.answer_own(rules, own, (&head, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
@@ -211,6 +204,23 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// Finds who asks for what, and whether that may be asked for; its body is not read yet.
+    async fn routed(
+        &self,
+        rules: &Rules,
+        head: &mut http::request::Parts,
+        in_flight: &mut InFlight,
+    ) -> Result<(Caller, Endpoint, Option<String>), Refusal> {
+        receive::well_formed(head)?;
+        let caller = self.caller(rules, &head.headers).await?;
+        in_flight.called_by(&caller, &head.headers);
+        let (endpoint, deployment) = route::routed(rules, head, &caller)?;
+        in_flight.endpoint = route::label(&endpoint);
+        caller.may_request(endpoint, self.guard.clock().now_s())?;
+        self.refuse_stopped(&endpoint, &caller).await?;
+        Ok((caller, endpoint, deployment))
     }
 
     /// Finds the caller. A key that is not known here, or not valid any more, may have been made
@@ -349,47 +359,6 @@ impl Proxy {
 
 fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-}
-
-/// The content type of a body that is sent upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// The client's.
-    AsItCame,
-    /// JSON: a metered body that was read as JSON is sent as JSON.
-    Json,
-}
-
-/// Makes the request that is sent upstream.
-fn outgoing(
-    rules: &Rules,
-    head: http::request::Parts,
-    body: Bytes,
-    caller: &Caller,
-    content: Content,
-    in_flight: &InFlight,
-) -> Outgoing {
-    let suffix = suffix(&head.uri);
-    let mut headers = head.headers;
-    let sender = headers::Sender {
-        authorization: &caller.authorization,
-        secret: caller.secret.expose(),
-        own_account: !caller.key.pass_through,
-        more: &rules.forwarded,
-    };
-    headers::to_upstream(&mut headers, &sender);
-    if let Some(trace) = &in_flight.trace {
-        trace.put_on(&mut headers);
-    }
-    if content == Content::Json {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    Outgoing { method: head.method, suffix, headers, body }
-}
-
-fn suffix(uri: &Uri) -> String {
-    let path = endpoint::canonical(uri.path());
-    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 fn rate_headers(rate_check: &RateCheck) -> HeaderMap {

@@ -255,8 +255,16 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
         let settings = with(text, &environment).unwrap();
         let shown = &settings.text;
         for (section, key) in shipped_keys() {
-            let is_list =
-                ["project", "limit", "fuse", "price", "tags", "alerts.email", "alerts.webhook", "alerts.slack"];
+            let is_list = [
+                "project",
+                "limit",
+                "fuse",
+                "price",
+                "tags",
+                "alerts.email",
+                "alerts.webhook",
+                "alerts.slack",
+            ];
             if is_list.contains(&section.as_str()) {
                 continue;
             }
@@ -309,8 +317,8 @@ fn entries_are_kept_for_a_day_at_least() {
 fn an_endpoint_that_leads_past_every_limit_can_not_be_allowed() {
     for (allow, expected) in [
         (
-            "\"POST /v1/files\", \"POST /v1/realtime/client_secrets\"",
-            "x.toml:2: endpoints.allow: \"POST /v1/realtime/client_secrets\" can't be forwarded unmetered. It makes a \
+            "\"POST /v1/files\", \"POST /v1/realtime/sessions\"",
+            "x.toml:2: endpoints.allow: \"POST /v1/realtime/sessions\" can't be forwarded unmetered. It makes a \
              secret that talks to OpenAI directly, past every limit.",
         ),
         (

@@ -1,4 +1,4 @@
-//! The fake's `WebSocket` of `/responses`: each `response.create` is answered with the events of a
+//! The fake's `WebSocket`s: a realtime session, or one of `/responses`: each `response.create` is answered with the events of a
 //! stream, those of several at the same time.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,10 +20,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::fake_openai::answers::Api;
-use crate::fake_openai::{Answer, Fake, error, ordered_status};
+use crate::fake_openai::{Answer, Fake, error, ordered_status, query, realtime, translations};
 
 /// Messages that wait to be sent on a socket.
 const WAITING_MAX: usize = 16;
+
+type Io = TokioIo<Upgraded>;
 
 impl Fake {
     /// Opens a socket. The headers of its request order what those of other requests do, for each
@@ -32,14 +34,25 @@ impl Fake {
         let upgrade = hyper::upgrade::on(&mut request);
         let (head, _) = request.into_parts();
         self.show(&head, &Bytes::new());
-        if head.uri.path() != "/v1/responses" {
+        let path = head.uri.path().to_owned();
+        if !["/v1/responses", "/v1/realtime", "/v1/realtime/translations"].contains(&path.as_str()) {
             return error(StatusCode::NOT_FOUND, "unknown path", None);
         }
+        let model = query(&head.uri, "model").map(str::to_owned);
         let key = head.headers.get(header::SEC_WEBSOCKET_KEY).map_or(&[][..], HeaderValue::as_bytes);
         let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) else {
             return error(StatusCode::BAD_REQUEST, "no key", None);
         };
-        self.sockets.spawn(Arc::clone(self).converse(upgrade, head.headers));
+        let fake = Arc::clone(self);
+        self.sockets.spawn(async move {
+            let Ok(io) = upgrade.await else { return };
+            let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
+            match path.as_str() {
+                "/v1/realtime" => realtime::converse(fake, socket, head.headers, model).await,
+                "/v1/realtime/translations" => translations::converse(socket, model).await,
+                _ => fake.converse(socket, head.headers).await,
+            }
+        });
         let mut response = Response::new(Either::Left(Full::new(Bytes::new())));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -49,9 +62,7 @@ impl Fake {
         response
     }
 
-    async fn converse(self: Arc<Self>, upgrade: OnUpgrade, headers: HeaderMap) {
-        let Ok(io) = upgrade.await else { return };
-        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
+    async fn converse(self: Arc<Self>, mut socket: WebSocketStream<Io>, headers: HeaderMap) {
         let (out, mut ready) = mpsc::channel(WAITING_MAX);
         let mut running = FuturesUnordered::new();
         loop {

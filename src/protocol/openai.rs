@@ -4,7 +4,8 @@
 //! `request` reads a body into a demand and splices it, `usage` reads the usage in an
 //! answer, `sse` observes streams, `account` finds the parts of an answer that name
 //! upstream's account, `refusal` writes error bodies, `batch` reads
-//! batches and their files, `hosted` containers and vector stores, `socket` the messages on a `WebSocket`.
+//! batches and their files, `hosted` containers and vector stores, `socket` and `realtime` the messages on a
+//! `WebSocket`.
 
 pub mod account;
 pub mod batch;
@@ -12,6 +13,7 @@ pub mod endpoint;
 pub mod hosted;
 mod json;
 pub mod operation;
+pub mod realtime;
 pub mod refusal;
 pub mod request;
 mod response;

@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::directory::Directory;
 use crate::domain::Secret;
 use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, ModelRule, is_mistyped};
+use crate::protocol::openai::endpoint::Endpoint;
+use crate::protocol::openai::operation::SocketForm;
+use crate::proxy::client_secret::{self, SecretSession};
 use crate::proxy::refuse::Refusal;
 
 /// The header in which Azure's clients and many others send their key.
@@ -35,6 +38,8 @@ pub struct Caller {
     pub model_rule: Option<ModelRule>,
     /// The version of the rules by which it was found.
     pub rules_version: i64,
+    /// The only session that it may open, if it came with a client secret.
+    pub session: Option<SecretSession>,
 }
 
 /// Finds the caller of a request, or returns why there is none.
@@ -50,6 +55,9 @@ pub fn caller(
     let rules_version = directory.rules_version();
     let secret = presented(headers).ok_or(Refusal::NoKey)?;
     let text = secret.expose();
+    if text.starts_with(client_secret::PREFIX) {
+        return of_client_secret(&secret, directory, upstream_key, rules_version);
+    }
     if !is_well_formed(text) {
         return Err(Refusal::BadKey(masked(&secret)));
     }
@@ -82,7 +90,43 @@ pub fn caller(
         upstream_key.cloned().ok_or_else(bad)?
     };
     let model_rule = directory.ring().model_rule(&key.project);
-    Ok(Caller { key, secret, authorization, unseen, model_rule, rules_version })
+    Ok(Caller { key, secret, authorization, unseen, model_rule, rules_version, session: None })
+}
+
+/// The caller with a client secret, which acts for the key that it was made with.
+fn of_client_secret(
+    secret: &Secret,
+    directory: &Directory,
+    upstream_key: Option<&HeaderValue>,
+    rules_version: i64,
+) -> Result<Caller, Refusal> {
+    let now_ms = directory.clock().now_ms();
+    let opened = upstream_key.and_then(|upstream_key| {
+        let find = |id: &str| directory.ring().by_id(id).filter(|key| !key.pass_through);
+        let (key, session) =
+            client_secret::opened(secret.expose(), upstream_key, find, now_ms.div_euclid(1_000))?;
+        Some((key, session, upstream_key.clone()))
+    });
+    let (key, session, authorization) = opened.ok_or_else(|| Refusal::BadKey(masked(secret)))?;
+    if directory.ring().project(&key.project).is_some_and(|project| project.archived_s.is_some()) {
+        return Err(Refusal::BadKey(masked(secret)));
+    }
+    key.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
+    let model_rule = directory.ring().model_rule(&key.project);
+    let secret = Secret::new(secret.expose());
+    Ok(Caller { key, secret, authorization, unseen: None, model_rule, rules_version, session: Some(session) })
+}
+
+impl Caller {
+    /// Whether it may make a request at that time: a client secret opens sessions, while it is valid.
+    pub fn may_request(&self, endpoint: Endpoint, now_s: i64) -> Result<(), Refusal> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let is_session = matches!(endpoint, Endpoint::Socket(_, SocketForm::Realtime(_)));
+        if is_session && now_s < session.expires_s {
+            return Ok(());
+        }
+        Err(Refusal::BadKey(masked(&self.secret)))
+    }
 }
 
 /// Whether a text may be a key: a chosen secret has any form, one that the guard made has a

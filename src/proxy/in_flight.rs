@@ -136,6 +136,11 @@ impl InFlight {
         trace.span.refusal = Some((refusal.reason(), refusal.limit().map(|limit| Arc::clone(&limit.name))));
     }
 
+    /// It was no request: nothing was asked for with what was held for it.
+    pub fn uncounted(mut self) {
+        self.ended = true;
+    }
+
     /// The request has ended: it is counted, logged and exported, once. The log has ids, amounts
     /// and the guard's own words, and nothing that a client wrote.
     pub fn ended(&mut self, outcome: &'static str) {

@@ -1,12 +1,13 @@
 //! Self-service: a key's own limits, and the old billing endpoints that chat
 //! front-ends still call.
 
+mod secret;
 mod usage;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header, request};
+use http::{HeaderMap, HeaderValue, Response, header, request};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
@@ -66,9 +67,7 @@ impl Proxy {
         key: &Key,
         head: &request::Parts,
     ) -> Result<(Bytes, RateCheck), Refusal> {
-        let tags = headers::guard_headers(&head.headers)?.tags;
-        let tags = rules.tags.tags(tags, &head.headers, &Labels::default());
-        let of = attribution(&self.guard, key, tags);
+        let of = attribution(&self.guard, key, tags(rules, &head.headers)?);
         let rate_check = self.guard.pace(&of).await?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         self.guard.core().see_whole().await;
@@ -110,6 +109,12 @@ fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Respon
     in_flight.status = 200;
     in_flight.ended("ok");
     response
+}
+
+/// The tags of a request whose body has none.
+fn tags(rules: &Rules, headers: &HeaderMap) -> Result<Tags, Refusal> {
+    let own = headers::guard_headers(headers)?.tags;
+    Ok(rules.tags.tags(own, headers, &Labels::default()))
 }
 
 fn attribution(guard: &Guard, key: &Key, tags: Tags) -> Attribution {

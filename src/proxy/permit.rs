@@ -8,6 +8,7 @@ use http::HeaderMap;
 use crate::domain::Money;
 use crate::guard::{Denied, Reservation, ReserveRequest};
 use crate::protocol::openai::endpoint::Endpoint;
+use crate::protocol::openai::operation::SocketForm;
 use crate::proxy::auth::{self, Caller};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
@@ -36,16 +37,20 @@ impl Proxy {
     /// before its body is read.
     pub(super) async fn refuse_stopped(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Refusal> {
         match endpoint {
-            Endpoint::Metered(_) | Endpoint::Hosted(..) | Endpoint::Batch => {
+            Endpoint::Metered(_)
+            | Endpoint::Hosted(..)
+            | Endpoint::Batch
+            | Endpoint::Socket(_, SocketForm::Realtime(_) | SocketForm::Translation(_))
+            | Endpoint::ClientSecret => {
                 let stop = self.guard.stop_on(&caller.key.project, &caller.key.id).await;
                 stop.map_or(Ok(()), |stop| Err(stop.into()))
             }
-            // What of these costs something is held, and refused then; each request on a socket is
-            // looked at by itself.
+            // What of these costs something is held, and refused then; each request for a response on a
+            // socket is looked at by itself.
             Endpoint::Free(_)
             | Endpoint::Allowed
             | Endpoint::Upload(_)
-            | Endpoint::Socket(_)
+            | Endpoint::Socket(_, SocketForm::Responses)
             | Endpoint::SelfService(_) => Ok(()),
         }
     }

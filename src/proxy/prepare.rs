@@ -44,6 +44,15 @@ pub(super) struct AdmittedRequest {
     pub(super) body: Bytes,
     pub(super) content: Content,
     pub(super) exchange: Box<MeteredExchange>,
+    /// The output bound that was written into it, or that its sender has to write.
+    pub(super) output_max: Option<u64>,
+}
+
+/// A request that was read, and how it is sent on.
+pub(super) struct Parsed {
+    pub(super) request: Request,
+    pub(super) content: Content,
+    pub(super) body: Bytes,
 }
 
 impl Proxy {
@@ -57,8 +66,23 @@ impl Proxy {
         caller: &Caller,
         in_flight: &mut InFlight,
     ) -> Result<AdmittedRequest, Refusal> {
+        let (request, content) = self.parse(operation, &head.headers, &body, caller).await?;
+        let parsed = Parsed { request, content, body };
+        self.prepare_parsed(rules, operation, head, parsed, caller, in_flight).await
+    }
+
+    /// Prices and admits a metered request that was read.
+    pub(super) async fn prepare_parsed(
+        &self,
+        rules: &Rules,
+        operation: &'static Operation,
+        head: &http::request::Parts,
+        parsed: Parsed,
+        caller: &Caller,
+        in_flight: &mut InFlight,
+    ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let (mut parsed, content) = self.parse(operation, &head.headers, &body, caller).await?;
+        let Parsed { request: mut parsed, content, body } = parsed;
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
@@ -115,7 +139,7 @@ impl Proxy {
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         let usage = stream_usage(&edit, wants_cost);
         let exchange = MeteredExchange { reservation, bill, usage, cuts, extra, recording, background };
-        Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
+        Ok(AdmittedRequest { body, content, exchange: Box::new(exchange), output_max })
     }
 
     /// A body that names the deployment of its path as its model.

@@ -15,6 +15,8 @@ use crate::proxy::headers::holds_key;
 pub enum Kind {
     /// A metered one, whose cost depends on its body only.
     Metered,
+    /// One of a `WebSocket`, which may name the model or the purpose of its session.
+    Socket,
     /// A free one.
     Free,
     /// One that the operator forwards unmetered: all parameters except keys are forwarded.
@@ -29,6 +31,7 @@ pub fn to_upstream(query: &str, kind: Kind, secret: &str) -> Option<String> {
         let (name, value) = (decoded(name), decoded(value));
         let is_known = match kind {
             Kind::Metered => &*name == "beta",
+            Kind::Socket => matches!(&*name, "beta" | "model" | "intent"),
             Kind::Free => is_known(&name),
             Kind::Allowed => true,
         };

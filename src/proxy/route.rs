@@ -24,12 +24,13 @@ const DEPLOYMENTS: &str = "/deployments/";
 /// The name of an endpoint in metrics and log lines.
 pub(super) fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
-        Endpoint::Metered(operation) | Endpoint::Socket(operation) => operation.path,
+        Endpoint::Metered(operation) | Endpoint::Socket(operation, _) => operation.path,
         Endpoint::Batch => endpoint::BATCHES,
         Endpoint::Upload(upload) => upload.path(),
         Endpoint::Free(label) | Endpoint::Hosted(_, label) => label,
         Endpoint::Allowed => "allowed",
         Endpoint::SelfService(_) => "own",
+        Endpoint::ClientSecret => endpoint::CLIENT_SECRETS,
     }
 }
 
@@ -140,16 +141,17 @@ pub fn routed(
     }
     let target = Target::of(head.uri.path());
     let endpoint = if wants_websocket(head) {
-        let operation = endpoint::socket(target.path).ok_or(Refusal::Edge(Edge::NoWebSocket))?;
-        Endpoint::Socket(operation)
+        let (operation, form) = endpoint::socket(target.path).ok_or(Refusal::Edge(Edge::NoWebSocket))?;
+        Endpoint::Socket(operation, form)
     } else {
         classified(rules, head, target.path)?
     };
     let kind = match endpoint {
-        Endpoint::Metered(_) | Endpoint::Socket(_) | Endpoint::Batch => query::Kind::Metered,
+        Endpoint::Metered(_) | Endpoint::Batch => query::Kind::Metered,
+        Endpoint::Socket(..) => query::Kind::Socket,
         Endpoint::Allowed => query::Kind::Allowed,
         Endpoint::Free(_) | Endpoint::Upload(_) | Endpoint::Hosted(..) => query::Kind::Free,
-        Endpoint::SelfService(_) => return Ok((endpoint, None)),
+        Endpoint::SelfService(_) | Endpoint::ClientSecret => return Ok((endpoint, None)),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);
     let deployment = target.deployment.map(Cow::into_owned);

@@ -8,8 +8,13 @@
 mod budget;
 mod handshake;
 mod lanes;
+mod pair;
+mod realtime;
 mod request;
+mod responses;
 mod session;
+mod translation;
+mod turn;
 mod wire;
 
 use std::sync::Arc;
@@ -21,7 +26,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::net::InUse;
-use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::operation::{Operation, SocketForm};
+use crate::protocol::openai::realtime::{BoundSession, Settings};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::body::ANSWER_BYTES_MAX;
@@ -30,6 +36,7 @@ use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::budget::{Budget, Budgeted};
 use crate::proxy::socket::handshake::Offer;
+use crate::proxy::socket::pair::{Pair, serve};
 use crate::proxy::socket::session::Session;
 use crate::proxy::{Content, Failed, Proxy, Rules, headers, outgoing, receive};
 use crate::upstream::Upgrade;
@@ -54,15 +61,16 @@ impl Proxy {
     pub(super) async fn open_socket(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
-        operation: &'static Operation,
-        head: http::request::Parts,
+        (operation, form): (&'static Operation, SocketForm),
+        mut head: http::request::Parts,
         caller: Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let key = receive::allowance(&caller);
         let place = self.guard.begin_work(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
-        let offer = Offer::of(&head).and_then(|offer| Ok((offer, place?)));
-        let (offer, place) = match offer {
+        let offer = Offer::of(&head)
+            .and_then(|offer| Ok((offer, place?, SessionKind::of(form, &mut head, &caller)?)));
+        let (offer, place, kind) = match offer {
             Ok(offer) => offer,
             Err(refusal) => return Err((refusal, in_flight)),
         };
@@ -87,13 +95,22 @@ impl Proxy {
             _in_use: in_use,
         };
         let message_bytes_max = rules.request_body_bytes_max;
-        session.begin(async move {
+        let tracker = self.tracker.clone();
+        let sockets = async move {
             let client = Budgeted::new(TokioIo::new(upgrade.await?), budget, idle);
             let client = ClientSocket::from_raw_socket(client, Role::Server, Some(config(message_bytes_max)));
             let upstream = TokioIo::new(upstream);
             let upstream =
                 UpstreamSocket::from_raw_socket(upstream, Role::Client, Some(config(ANSWER_BYTES_MAX)));
-            Ok(tokio::join!(client, upstream))
+            hyper::Result::Ok(tokio::join!(client, upstream))
+        };
+        tracker.spawn(async move {
+            match sockets.await {
+                Ok((client, upstream)) => kind.serve(session, client, upstream).await,
+                Err(error) => {
+                    tracing::debug!(event = "no_socket", %error, "a client is gone before its socket is open");
+                }
+            }
         });
         let mut response = Response::new(Answer::whole(Bytes::new()));
         if offer.accept.is_some() {
@@ -154,6 +171,62 @@ impl Proxy {
         in_flight.status = answer.status().as_u16();
         in_flight.ended("upstream_error");
         self.concealed(rules, Ok(answer), caller.key.pass_through).await
+    }
+}
+
+/// How the messages of a session ask for what is metered.
+enum SessionKind {
+    /// Each request is a message with the fields of a body.
+    Responses,
+    /// Requests are made of the settings and the conversation, of which these are the first; and the
+    /// session that its secret is bound to, if it was opened with one.
+    Realtime(&'static Operation, Box<Settings>, Option<BoundSession>),
+    /// Sound is translated by a model.
+    Translation(&'static Operation, String),
+}
+
+impl SessionKind {
+    /// That of a session by the request that opens it.
+    fn of(form: SocketForm, head: &mut http::request::Parts, caller: &Caller) -> Result<Self, Refusal> {
+        let bound = caller.session.as_ref().map(|of| of.session.clone());
+        match form {
+            SocketForm::Responses => Ok(Self::Responses),
+            SocketForm::Realtime(transcription) => {
+                let settings = realtime::opened_for(head, bound.as_ref())?;
+                Ok(Self::Realtime(transcription, Box::new(settings), bound))
+            }
+            SocketForm::Translation(transcription) => {
+                let model = realtime::opened_for(head, None)?.model;
+                let model = model.ok_or_else(|| {
+                    let message = "A session that translates names its model: open it with ?model=….";
+                    Refusal::Invalid(message.to_owned(), Some("model"))
+                })?;
+                Ok(Self::Translation(transcription, model))
+            }
+        }
+    }
+
+    /// Serves a client until one side closes its socket; then ends what is open.
+    async fn serve(self, session: Session, client: ClientSocket, upstream: UpstreamSocket) {
+        let metrics = Arc::clone(session.shard.guard.metrics());
+        metrics.sockets_open().inc();
+        let stop = session.shard.stop.clone();
+        let (pair, readers) = Pair::of(client, upstream);
+        match self {
+            Self::Responses => serve(&Arc::new(responses::Running::new(session, pair)), readers, stop).await,
+            Self::Realtime(transcription, settings, bound) => {
+                let running = realtime::Running::new(session, transcription, *settings, pair);
+                if let Some(bound) = bound {
+                    running.bind(&bound).await;
+                }
+                serve(&running, readers, stop).await;
+            }
+            Self::Translation(transcription, model) => {
+                let running = translation::Running::new(session, transcription, model, pair);
+                serve(&running, readers, stop).await;
+            }
+        }
+        metrics.sockets_open().dec();
     }
 }
 

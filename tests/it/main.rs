@@ -78,6 +78,7 @@ mod prices;
 mod private;
 mod process;
 mod race;
+mod realtime;
 mod refusals;
 mod reload;
 mod retention;

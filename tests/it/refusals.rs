@@ -284,8 +284,7 @@ fn models_and_endpoints_that_are_not_allowed_are_refused() {
         assert_eq!((narrow.status, narrow.code().as_str()), (StatusCode::FORBIDDEN, "model_not_found"));
         let unpriced = house.chat(&[], json!({ "model": "gpt-99" })).await;
         assert_eq!((unpriced.status, unpriced.code().as_str()), (StatusCode::FORBIDDEN, "model_not_priced"));
-        for path in
-            ["/v1/images/variations", "/v1/realtime/client_secrets", "/v1/videos", "/v1/organization/costs"]
+        for path in ["/v1/images/variations", "/v1/realtime/sessions", "/v1/videos", "/v1/organization/costs"]
         {
             let refused = house.post(path, &[], &json!({})).await;
             assert_eq!(

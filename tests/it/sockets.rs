@@ -19,10 +19,20 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::accrual::{LIMIT, held};
 use crate::harness::{House, run, true_cost_nano};
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 fn request(house: &House, key: &str, headers: &[(&'static str, &str)]) -> Request<()> {
-    let url = format!("ws://{}/v1/responses", house.proxy_address);
+    request_at(house, "/v1/responses", key, headers)
+}
+
+/// A request for a socket at a path.
+pub(crate) fn request_at(
+    house: &House,
+    path: &str,
+    key: &str,
+    headers: &[(&'static str, &str)],
+) -> Request<()> {
+    let url = format!("ws://{}{path}", house.proxy_address);
     let mut request = url.into_client_request().unwrap();
     let bearer = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
     request.headers_mut().insert("authorization", bearer);
@@ -42,7 +52,7 @@ async fn opened(house: &House, headers: &[(&'static str, &str)]) -> Socket {
     connected(house, &house.key, headers).await.unwrap()
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: &Value) {
+pub(crate) async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: &Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
 }
 
@@ -52,7 +62,7 @@ fn create(more: Value) -> Value {
     body
 }
 
-async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Value {
+pub(crate) async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Value {
     let message = tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await;
     let message = message.unwrap().unwrap().unwrap();
     serde_json::from_str(message.to_text().unwrap()).unwrap_or_else(|_| panic!("{message:?}"))
@@ -70,7 +80,7 @@ async fn response<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStrea
     }
 }
 
-async fn settled(house: &House) -> Vec<Value> {
+pub(crate) async fn settled(house: &House) -> Vec<Value> {
     house.settled().await;
     let entries = house.entries().await;
     entries.into_iter().filter(|entry| matches!(entry["kind"].as_str(), Some("settle" | "release"))).collect()

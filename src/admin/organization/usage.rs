@@ -20,7 +20,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
 use crate::domain::{Class, Money, Span};
 use crate::protocol::openai::endpoint::BATCHES;
-use crate::protocol::openai::operation::{OPERATIONS, UsageReport};
+use crate::protocol::openai::operation::{self, UsageReport};
 use crate::store::reports::{Pruned, ROLLUP_S, UsageRow, UsageSum};
 
 /// The end of the year 9999.
@@ -276,7 +276,7 @@ const fn is_of_images(of: UsageReport) -> bool {
 
 /// How the images of an endpoint are made, in OpenAI's words.
 fn source(endpoint: &str) -> Option<&'static str> {
-    let operation = OPERATIONS.iter().find(|operation| operation.path == endpoint)?;
+    let operation = operation::named(endpoint)?;
     if let UsageReport::Images(source) = operation.usage_report { Some(source) } else { None }
 }
 
@@ -295,7 +295,7 @@ fn report_of(line: &UsageRow<'_>) -> Option<UsageReport> {
             _ => UsageReport::Completions,
         });
     }
-    let operation = OPERATIONS.iter().find(|operation| operation.path == line.endpoint)?;
+    let operation = operation::named(line.endpoint)?;
     Some(operation.usage_report)
 }
 

@@ -10,7 +10,7 @@ mod refused;
 
 use http::Method;
 
-use crate::protocol::openai::operation::{OPERATIONS, Operation, SOCKETS};
+use crate::protocol::openai::operation::{OPERATIONS, Operation, SOCKETS, SocketForm};
 
 pub use self::misspelt::is_misspelt;
 pub use self::place::{Place, is_of, place, shows_content};
@@ -61,6 +61,9 @@ impl Upload {
 /// The name of `POST /batches` in ledger entries, metrics and logs.
 pub const BATCHES: &str = "/v1/batches";
 
+/// The path of requests for client secrets of realtime sessions.
+pub const CLIENT_SECRETS: &str = "/v1/realtime/client_secrets";
+
 /// What a request does with a container or a vector store that is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hosted {
@@ -91,8 +94,10 @@ pub enum Endpoint {
     Allowed,
     /// Answered here.
     SelfService(SelfService),
+    /// Answered here, with a secret that opens realtime sessions.
+    ClientSecret,
     /// A `WebSocket`, each of whose requests is priced and limited; never returned by `classify`.
-    Socket(&'static Operation),
+    Socket(&'static Operation, SocketForm),
 }
 
 /// The longest id in a path, in bytes: one that is longer than any of upstream's is
@@ -221,8 +226,8 @@ pub fn classify(method: &Method, path: &str) -> Option<Endpoint> {
 }
 
 /// What a `WebSocket` at a path is for, if one is served there.
-pub fn socket(path: &str) -> Option<&'static Operation> {
-    SOCKETS.into_iter().find(|operation| suffix(operation.path) == suffix(path))
+pub fn socket(path: &str) -> Option<(&'static Operation, SocketForm)> {
+    SOCKETS.into_iter().find(|(operation, _)| suffix(operation.path) == suffix(path))
 }
 
 /// The path below the API's root: `/v1` is taken off where it is written.
@@ -240,6 +245,7 @@ fn posted(path: &str) -> Option<Endpoint> {
     metered
         .map(Endpoint::Metered)
         .or_else(|| (path == suffix(BATCHES)).then_some(Endpoint::Batch))
+        .or_else(|| (path == suffix(CLIENT_SECRETS)).then_some(Endpoint::ClientSecret))
         .or_else(|| upload().map(Endpoint::Upload))
         .or_else(|| hosted(path))
         .or_else(|| free(&FREE_POST, path))

@@ -11,6 +11,7 @@ mod completions;
 mod decisions;
 mod embeddings;
 mod images;
+mod realtime;
 mod responses;
 
 use std::borrow::Cow;
@@ -33,6 +34,7 @@ pub use self::decisions::DECISIONS;
 pub use self::embeddings::EMBEDDINGS;
 pub use self::images::IMAGE_EDITS;
 pub use self::images::IMAGES;
+pub use self::realtime::{REALTIME, REALTIME_TRANSCRIPTION, REALTIME_TRANSLATION};
 pub use self::responses::{RESPONSES, RESPONSES_SOCKET};
 
 /// Every metered operation.
@@ -52,7 +54,29 @@ pub static OPERATIONS: [&Operation; 11] = [
 
 /// Every metered operation that a client asks for with messages on a `WebSocket`, which a `GET` of
 /// its path opens. Ledger entries and metrics have it under the name of the path.
-pub static SOCKETS: [&Operation; 1] = [&RESPONSES_SOCKET];
+pub static SOCKETS: [(&Operation, SocketForm); 3] = [
+    (&RESPONSES_SOCKET, SocketForm::Responses),
+    (&REALTIME, SocketForm::Realtime(&REALTIME_TRANSCRIPTION)),
+    (&REALTIME_TRANSLATION, SocketForm::Translation(&REALTIME_TRANSCRIPTION)),
+];
+
+/// How the messages on a `WebSocket` ask for what is metered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SocketForm {
+    /// Each request is a message with the fields of a body.
+    Responses,
+    /// Requests are made of a session, and upstream may begin them by itself. What is said is written
+    /// down by the operation.
+    Realtime(&'static Operation),
+    /// All sound that is sent is translated, and written down by the operation.
+    Translation(&'static Operation),
+}
+
+/// The operation of a name, as ledger entries have it.
+pub fn named(path: &str) -> Option<&'static Operation> {
+    let sessions = [&REALTIME, &REALTIME_TRANSCRIPTION, &REALTIME_TRANSLATION];
+    OPERATIONS.into_iter().chain(sessions).find(|operation| operation.path == path)
+}
 
 /// A metered operation: its path, how its body and answers are read, and how its cost
 /// can be bounded. No two of a table have the same path.

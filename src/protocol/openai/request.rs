@@ -141,7 +141,7 @@ impl Request {
     }
 
     /// A request that is forwarded as it is.
-    fn unedited(demand: Demand) -> Self {
+    pub fn unedited(demand: Demand) -> Self {
         Self { demand, usage_injected: false, splices: None }
     }
 

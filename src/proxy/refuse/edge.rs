@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::proxy::refuse::{Answer, client, retry, server};
 
-const NO_WEBSOCKET: &str = "A WebSocket is served at /v1/responses only. Use that, or \
+const NO_WEBSOCKET: &str = "A WebSocket is served at /v1/responses and /v1/realtime only. Use one of these, or \
                             POST /v1/responses with \"stream\": true.";
 const ORIGIN_NOT_ALLOWED: &str = "Pages of this origin may not call spendguard. Its operator can allow them with \
                                   server.cors_origins.";

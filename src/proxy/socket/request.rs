@@ -12,19 +12,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::protocol::openai::endpoint::Endpoint;
 use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
 use crate::proxy::answer::Answer;
-use crate::proxy::body::{self, Bounds};
+use crate::proxy::body;
 use crate::proxy::exchange;
-use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::lanes::Waiting;
-use crate::proxy::socket::session::{Running, Session};
+use crate::proxy::socket::responses::Running;
+use crate::proxy::socket::session::Session;
 use crate::proxy::socket::wire::{send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
 use crate::upstream::{AnswerBody, SendError, SendErrorKind};
-
-/// The largest error of upstream that is passed on.
-const ERROR_BYTES_MAX: usize = 1 << 20;
 
 impl Running {
     /// Serves the requests of a lane, one after the other.
@@ -51,7 +48,7 @@ impl Running {
             }
         };
         let without_client = async {
-            self.gone.cancelled().await;
+            self.pair.gone.cancelled().await;
             if let Some(most) = drain.filter(|_| self.lanes.source(lane).is_some()) {
                 tokio::time::sleep(most).await;
             }
@@ -63,9 +60,9 @@ impl Running {
             () = without_client => {}
         }
         let Some(source) = self.lanes.source(lane) else { return };
-        if !self.gone.is_cancelled() {
+        if !self.pair.gone.is_cancelled() {
             // The answer has ended before its response, which must not go on.
-            return self.fail(CloseCode::Policy, "an answer was ended before its response");
+            return self.pair.fail(CloseCode::Policy, "an answer was ended before its response");
         }
         // It may be read to its end for the exact usage.
         source.closed().await;
@@ -79,10 +76,7 @@ impl Running {
         request: Bytes,
     ) -> Result<Response<Answer>, Failed> {
         let Session { shard, operation, head, .. } = &self.session;
-        let (clock, metrics) = (Arc::clone(shard.guard.clock()), Arc::clone(shard.guard.metrics()));
-        let trace = rules.tracer.as_ref().map(|tracer| tracer.begin(&head.method, &head.headers));
-        let mut in_flight = InFlight::new(&shard.ids, clock, metrics, trace);
-        in_flight.endpoint = operation.path;
+        let mut in_flight = self.session.in_flight(rules, operation);
         let caller = match shard.caller(rules, &head.headers).await {
             Ok(caller) => caller,
             Err(refusal) => return Err((refusal, in_flight)),
@@ -112,11 +106,11 @@ impl Running {
         let broken =
             |sent, detail: &str| SendError { kind: SendErrorKind::Broken, sent, detail: detail.to_owned() };
         let text = Utf8Bytes::try_from(body).map_err(|_| broken(false, "the request is no text"))?;
-        let mut to_upstream = self.to_upstream.lock().await;
+        let mut to_upstream = self.pair.to_upstream.lock().await;
         let (status, events) =
             self.lanes.open(lane).ok_or_else(|| broken(false, "the socket was closed before"))?;
         if write(&mut to_upstream, text).await.is_err() {
-            self.fail(CloseCode::Error, "upstream does not read");
+            self.pair.fail(CloseCode::Error, "upstream does not read");
             return Err(broken(true, "the socket broke"));
         }
         drop(to_upstream);
@@ -125,7 +119,7 @@ impl Running {
             Ok(Ok(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
             Ok(Err(_)) => return Err(broken(true, "the socket was closed")),
             Err(_) => {
-                self.fail(CloseCode::Error, "upstream does not answer");
+                self.pair.fail(CloseCode::Error, "upstream does not answer");
                 return Err(upstream.timed_out(true));
             }
         };
@@ -140,9 +134,8 @@ impl Running {
     async fn pass_on(&self, lane: &Lane, answer: Response<Answer>) {
         let (head, mut body) = answer.into_parts();
         if !head.status.is_success() {
-            let idle = self.session.shard.rules.load().answer_idle;
             // One that can't be read is still an error.
-            let whole = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.unwrap_or_default();
+            let whole = body::read(body, self.session.error_bounds()).await.unwrap_or_default();
             return self.pass_error(Response::from_parts(head, whole), lane).await;
         }
         let mut messages = Messages::default();
@@ -155,8 +148,8 @@ impl Running {
             for Framed { message, is_own } in messages.feed(&part) {
                 let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
                 let Ok(text) = Utf8Bytes::try_from(message) else { continue };
-                if send(&self.to_client, text).await.is_err() {
-                    self.gone.cancel();
+                if send(&self.pair.to_client, text).await.is_err() {
+                    self.pair.gone.cancel();
                     return;
                 }
             }
@@ -176,6 +169,6 @@ impl Running {
         let headers = head.headers.iter();
         let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let event = socket::error_event(head.status.as_u16(), headers, &body, lane.as_deref());
-        let _ = send(&self.to_client, event.into()).await;
+        let _ = send(&self.pair.to_client, event.into()).await;
     }
 }

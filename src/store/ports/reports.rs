@@ -18,8 +18,8 @@ use crate::store::ports::{Access, Reader};
 use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
-    AdmittedAfter, DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend, Sizes, SpendSince,
-    Storage, UsageFilter, UsageRow, UsageSum,
+    AdmittedAfter, DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend,
+    Sizes, SpendSince, Storage, UsageFilter, UsageRow, UsageSum,
 };
 use crate::store::sql::{
     self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, spend, storage, usage,

@@ -153,13 +153,13 @@ fn a_websocket_that_is_not_served_is_refused_so_that_clients_go_on_over_http_at_
         let target = Target::from(&house);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        for path in ["/v1/chat/completions", "/v1/realtime?model=gpt-realtime"] {
+        for path in ["/v1/chat/completions", "/v1/live/sessions"] {
             let answer = target.raw(target.request(&format!("GET {path}"), upgrade, "")).await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 426 "), "{answer}");
             assert!(!head.to_ascii_lowercase().contains("\nupgrade:"), "{head}");
             assert!(body.contains("\"invalid_request_error\""), "{body}");
-            assert!(body.contains("A WebSocket is served at /v1/responses only"), "{body}");
+            assert!(body.contains("A WebSocket is served at /v1/responses and /v1/realtime only"), "{body}");
         }
         let without_key = target.request("GET /v1/responses", upgrade, "").replace(&target.key, "sk-none");
         assert!(target.raw(&without_key).await.starts_with("HTTP/1.1 401"));

@@ -25,8 +25,7 @@ const ADMIN_KEY: &str = "It needs an OpenAI admin key, which spendguard never us
 const ORGANIZATION: &str = "It needs an OpenAI admin key, which spendguard never uses for clients; spendguard's own admin \
                             API has paths of these names.";
 const SHUT_DOWN: &str = "OpenAI shut this API down on 2026-08-26. Use /v1/responses.";
-const WEBSOCKET: &str =
-    "It is a WebSocket, which is not metered yet. Use POST /v1/responses with \"stream\": true.";
+const WEBSOCKET: &str = "It is a WebSocket: open it with the header 'Upgrade: websocket'.";
 const UNKNOWN: &str = "spendguard does not know this path, so it can't tell what it costs.";
 
 /// What an operator may open.
@@ -60,7 +59,6 @@ const OPENABLE: &[(&str, &str)] = &[
 
 /// What would lead past every limit.
 const BYPASSES: &[(&str, &str)] = &[
-    ("POST /v1/realtime/client_secrets", SECRET),
     ("POST /v1/realtime/sessions", SECRET),
     ("POST /v1/realtime/transcription_sessions", SECRET),
     ("POST /v1/realtime/translations/client_secrets", SECRET),
@@ -119,9 +117,9 @@ fn each_path_that_is_not_served_says_why_and_what_can_be_done() {
                 assert_eq!((answer.status, &answer.json()["error"]), (StatusCode::FORBIDDEN, &error));
             }
         }
-        let deployment = send(&house, "POST /openai/v1/realtime/client_secrets").await;
+        let deployment = send(&house, "POST /openai/v1/realtime/sessions").await;
         let message = deployment.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!(message, format!("POST /openai/v1/realtime/client_secrets is refused: {SECRET}"));
+        assert_eq!(message, format!("POST /openai/v1/realtime/sessions is refused: {SECRET}"));
         assert!(house.fake.served().is_empty(), "nothing was forwarded");
     });
 }
@@ -136,8 +134,8 @@ fn what_leads_past_every_limit_can_not_be_allowed() {
         assert!(refused.contains(&expected), "{refused}");
     }
     for entry in [
-        "POST /realtime/client_secrets",
-        "POST /v1//realtime/client_secrets",
+        "POST /realtime/sessions",
+        "POST /v1//realtime/sessions",
         "POST /v1/realtime/{}",
         "POST /v1/realtime/calls/{}/accept",
         "GET /v1/organization/projects/{}",

@@ -27,7 +27,7 @@ pub enum Remedy {
 ///
 /// ```
 /// use spendguard::protocol::openai::endpoint::{Remedy, reason};
-/// let reason = reason(&http::Method::POST, "/v1/realtime/client_secrets");
+/// let reason = reason(&http::Method::POST, "/v1/realtime/sessions");
 /// assert_eq!(reason.remedy, Remedy::Never);
 /// assert_eq!(reason.to_string(), "It makes a secret that talks to OpenAI directly, past every limit.");
 /// ```
@@ -70,7 +70,6 @@ const RULES: &[Rule] = &[
     ),
     never(
         &[
-            "/v1/realtime/client_secrets",
             "/v1/realtime/sessions",
             "/v1/realtime/transcription_sessions",
             "/v1/realtime/translations/client_secrets",
@@ -79,7 +78,7 @@ const RULES: &[Rule] = &[
     ),
     instead(
         &["GET /v1/realtime", "GET /v1/realtime/translations"],
-        "It is a WebSocket, which is not metered yet. Use POST /v1/responses with \"stream\": true.",
+        "It is a WebSocket: open it with the header 'Upgrade: websocket'.",
     ),
     never(&["/v1/realtime/*"], "Its audio goes to OpenAI directly, past every limit."),
     never(&["/v1/live/*"], "It is billed by the minute over a connection that spendguard does not see."),

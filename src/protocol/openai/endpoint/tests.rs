@@ -55,7 +55,7 @@ fn what_has_no_price_is_refused() {
     for path in [
         "/v1/images/variations",
         "/v1/audio/voices",
-        "/v1/realtime/client_secrets",
+        "/v1/realtime/sessions",
         "/v1/fine_tuning/jobs",
         "/v1/agents/sessions",
         "/v1/assistants",
@@ -71,6 +71,17 @@ fn what_has_no_price_is_refused() {
     for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::PATCH] {
         assert_eq!(classify(&method, "/v1/models"), None, "{method}");
     }
+}
+
+#[test]
+fn secrets_of_realtime_sessions_are_made_here() {
+    for path in ["/v1/realtime/client_secrets", "/realtime/client_secrets"] {
+        assert_eq!(classify(&Method::POST, path), Some(Endpoint::ClientSecret));
+        assert_eq!(get(path), None);
+    }
+    assert_eq!(socket("/v1/realtime").map(|(of, _)| of.path), Some("/v1/realtime"));
+    assert_eq!(socket("/v1/realtime/translations").map(|(of, _)| of.path), Some("/v1/realtime/translations"));
+    assert_eq!(socket("/v1/realtime/transcriptions"), None);
 }
 
 #[test]

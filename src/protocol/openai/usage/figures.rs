@@ -68,8 +68,9 @@ pub(super) struct Figures {
     completion_tokens_details: Loose<Details>,
     input_tokens_details: Loose<Details>,
     output_tokens_details: Loose<Details>,
-    /// The name that transcriptions have for it.
+    /// The names that transcriptions and realtime responses have for them.
     input_token_details: Loose<Details>,
+    output_token_details: Loose<Details>,
 }
 
 /// Details of either side; each side has only some of them.
@@ -159,8 +160,11 @@ impl Figures {
         };
         let mut tokens = Quantities::default();
         Input::of(&self.input_details()).sort(input, &mut tokens);
-        let [completion, listed] = [&self.completion_tokens_details.0, &self.output_tokens_details.0];
-        let pick = |choose: fn(&Details) -> Count| choose(completion).or(choose(listed));
+        let details =
+            [&self.completion_tokens_details.0, &self.output_tokens_details.0, &self.output_token_details.0];
+        let pick = |choose: fn(&Details) -> Count| {
+            details.iter().fold(Count::default(), |count, details| count.or(choose(details)))
+        };
         let mut left = output;
         if form == AnswerForm::Speech {
             tokens[Class::AudioOutput] = output;

@@ -250,3 +250,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn realtime_responses_split_both_sides_by_kind() {
+    let body = br#"{"object":"realtime.response","id":"resp_1","status":"completed","output":[],"usage":{
+        "total_tokens":253,"input_tokens":132,"output_tokens":121,
+        "input_token_details":{"text_tokens":119,"audio_tokens":13,"image_tokens":0,"cached_tokens":64,
+            "cached_tokens_details":{"text_tokens":64,"audio_tokens":0,"image_tokens":0}},
+        "output_token_details":{"text_tokens":30,"audio_tokens":91}}}"#;
+    let expected = [
+        (Class::Input, 55),
+        (Class::CachedInput, 64),
+        (Class::AudioInput, 13),
+        (Class::Output, 30),
+        (Class::AudioOutput, 91),
+    ];
+    let answer = of_json(AnswerForm::Text, body);
+    assert_eq!(answer.usage, Some(expected.into()));
+    assert_eq!((answer.outcome, answer.object_id.as_deref()), (Outcome::Completed, Some("resp_1")));
+}

@@ -7,7 +7,7 @@ use crate::protocol::openai::OPERATIONS;
 use crate::protocol::openai::endpoint::{FREE_DELETE, FREE_GET, FREE_POST, HOSTED_POST};
 
 /// Every path of OpenAI's API that costs money or leads past the limits, and is not served.
-const REFUSED: [&str; 46] = [
+const REFUSED: [&str; 45] = [
     "GET /responses",
     "POST /images/variations",
     "POST /audio/voices",
@@ -28,7 +28,6 @@ const REFUSED: [&str; 46] = [
     "POST /videos/{}/remix",
     "POST /videos/characters",
     "GET /realtime",
-    "POST /realtime/client_secrets",
     "POST /realtime/sessions",
     "POST /realtime/transcription_sessions",
     "POST /realtime/translations/client_secrets",

@@ -1,0 +1,239 @@
+//! What a session has come to: its settings, its conversation, and what is open.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::protocol::openai::realtime::{Begun, Settings};
+use crate::proxy::socket::realtime::context::Context;
+use crate::proxy::socket::turn::Turn;
+
+/// The most responses, transcriptions and updates that are open at a time, each.
+const OPEN_MAX: usize = 64;
+
+pub(super) struct State {
+    /// The settings that upstream has confirmed.
+    confirmed: Settings,
+    /// Updates that it has not answered, in order.
+    pending: VecDeque<PendingUpdate>,
+    /// The output bound that the client wants for its responses.
+    pub(super) wanted: Option<u64>,
+    /// The output bound of the last hold for a response that upstream begins by itself.
+    pub(super) bound: Option<u64>,
+    pub(super) context: Context,
+    /// Responses that were asked for and have not begun.
+    asked: Vec<AskedResponse>,
+    /// Responses that have begun, by their ids.
+    open: HashMap<String, OpenResponse>,
+    /// Items that are being written down, by their ids.
+    items: HashMap<String, Turn>,
+    /// Whether upstream has taken what was said as an item, and may be about to answer it.
+    pub(super) is_answer_due: bool,
+    is_closed: bool,
+}
+
+/// An update that was sent.
+pub(super) struct PendingUpdate {
+    pub(super) event_id: String,
+    /// Whether the client has given it that name, or the guard.
+    pub(super) is_named: bool,
+    /// Whether the guard has sent it by itself.
+    pub(super) is_own: bool,
+    pub(super) settings: Settings,
+}
+
+/// A response that was asked for.
+pub(super) struct AskedResponse {
+    pub(super) event_id: String,
+    pub(super) is_named: bool,
+    pub(super) turn: Turn,
+    pub(super) of: Reading,
+}
+
+/// What a response has to do with the conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// It reads it and adds to it.
+    Conversation,
+    /// It reads something else and adds to it.
+    Input,
+    /// Nothing.
+    Beside,
+}
+
+/// A response that has begun.
+pub(super) struct OpenResponse {
+    pub(super) turn: Turn,
+    pub(super) of: Reading,
+}
+
+/// Whose message an error is about.
+pub(super) enum Erred {
+    /// The client's, which has or has not named it.
+    Client { is_named: bool },
+    /// The guard's own.
+    Own,
+    /// One that is not known.
+    Unknown,
+}
+
+impl State {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            confirmed: settings,
+            pending: VecDeque::new(),
+            wanted: None,
+            bound: None,
+            context: Context::default(),
+            asked: Vec::new(),
+            open: HashMap::new(),
+            items: HashMap::new(),
+            is_answer_due: false,
+            is_closed: false,
+        }
+    }
+
+    /// The settings that upstream may work by, the dearest of each.
+    pub(super) fn settings(&self) -> Settings {
+        self.pending
+            .iter()
+            .fold(self.confirmed.clone(), |settings, update| settings.or_larger(&update.settings))
+    }
+
+    /// The settings once all updates are confirmed.
+    pub(super) fn last_settings(&self) -> &Settings {
+        self.pending.back().map_or(&self.confirmed, |update| &update.settings)
+    }
+
+    /// Notes an update that is about to be sent; false if too many are open.
+    pub(super) fn update(&mut self, update: PendingUpdate) -> bool {
+        let has_room = self.pending.len() < OPEN_MAX;
+        if has_room {
+            self.pending.push_back(update);
+        }
+        has_room
+    }
+
+    /// Takes an update back that was not sent.
+    pub(super) fn take_update(&mut self, event_id: &str) -> Option<PendingUpdate> {
+        let place = self.pending.iter().position(|update| update.event_id == event_id)?;
+        self.pending.remove(place)
+    }
+
+    /// Upstream shows the settings of a new session.
+    pub(super) fn created(&mut self, session: &serde_json::Value) {
+        self.confirmed = self.confirmed.with(session);
+    }
+
+    /// Upstream has taken an update; returns whether it was the guard's own.
+    pub(super) fn updated(&mut self, session: &serde_json::Value) -> bool {
+        let update = self.pending.pop_front();
+        let is_own = update.as_ref().is_some_and(|update| update.is_own);
+        let settings = update.map_or_else(|| self.confirmed.clone(), |update| update.settings);
+        self.confirmed = settings.with(session);
+        is_own
+    }
+
+    /// Whether a client's name is that of a message that is still open.
+    pub(super) fn is_in_use(&self, event_id: &str) -> bool {
+        self.pending.iter().any(|update| update.event_id == event_id)
+            || self.asked.iter().any(|asked| asked.event_id == event_id)
+    }
+
+    pub(super) fn ask(&mut self, asked: AskedResponse) {
+        self.asked.push(asked);
+    }
+
+    /// Whether another response, update or item may be begun.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_closed && self.asked.len() + self.open.len() < OPEN_MAX && self.items.len() < OPEN_MAX
+    }
+
+    /// Whether upstream may begin a response by itself: it has sound to answer, or asks after a silence.
+    pub(super) fn may_answer(&self, settings: &Settings) -> bool {
+        let is_due = self.is_answer_due || self.context.pending_ms(settings) > 0;
+        settings.answers_by_itself && (is_due || settings.asks_after_silence)
+    }
+
+    /// Whether a response of the conversation runs: upstream begins no other beside it.
+    pub(super) fn is_answering(&self) -> bool {
+        self.open.values().any(|open| open.of != Reading::Beside)
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Finds the response that was asked for and has begun now.
+    pub(super) fn find_asked(&mut self, begun: &Begun) -> Option<(Turn, Reading)> {
+        let is_it = |asked: &AskedResponse| {
+            (asked.of == Reading::Beside) != begun.joins && admits(&asked.turn, begun.output_max)
+        };
+        let place = self.asked.iter().position(is_it)?;
+        let asked = self.asked.remove(place);
+        Some((asked.turn, asked.of))
+    }
+
+    /// Notes a response that has begun; false if its id is no new one.
+    pub(super) fn begin(&mut self, id: String, turn: Turn, of: Reading) -> bool {
+        if of == Reading::Conversation {
+            self.context.begun();
+        }
+        self.is_answer_due = false;
+        self.open.insert(id, OpenResponse { turn, of }).is_none()
+    }
+
+    pub(super) fn goes_on(&mut self, id: &str) {
+        if let Some(open) = self.open.get_mut(id) {
+            open.turn.answers();
+        }
+    }
+
+    pub(super) fn end(&mut self, id: &str) -> Option<OpenResponse> {
+        self.open.remove(id)
+    }
+
+    pub(super) fn write_down(&mut self, item: String, turn: Turn) {
+        self.items.insert(item, turn);
+    }
+
+    pub(super) fn written(&mut self, item: &str) -> Option<Turn> {
+        self.items.remove(item)
+    }
+
+    /// Upstream has refused a message.
+    pub(super) fn erred(&mut self, event_id: &str) -> Erred {
+        if let Some(update) = self.take_update(event_id) {
+            return if update.is_own { Erred::Own } else { Erred::Client { is_named: update.is_named } };
+        }
+        let Some(place) = self.asked.iter().position(|asked| asked.event_id == event_id) else {
+            return Erred::Unknown;
+        };
+        let asked = self.asked.remove(place);
+        asked.turn.refused();
+        Erred::Client { is_named: asked.is_named }
+    }
+
+    pub(super) fn has_open(&self) -> bool {
+        !(self.asked.is_empty() && self.open.is_empty() && self.items.is_empty())
+    }
+
+    /// Begins nothing more; returns the responses that run.
+    pub(super) fn close(&mut self) -> Vec<String> {
+        self.is_closed = true;
+        self.open.keys().cloned().collect()
+    }
+
+    /// Nothing more is heard of what is open.
+    pub(super) fn lose_all(&mut self, is_client: bool) {
+        self.is_closed = true;
+        let asked = self.asked.drain(..).map(|asked| asked.turn);
+        let open = self.open.drain().map(|(_, open)| open.turn);
+        let items = self.items.drain().map(|(_, turn)| turn);
+        asked.chain(open).chain(items).for_each(|turn| turn.lost(is_client));
+    }
+}
+
+/// Whether a response with this output bound is within a hold.
+pub(super) fn admits(turn: &Turn, output_max: Option<Option<u64>>) -> bool {
+    let (Some(most), Some(given)) = (turn.output_max, output_max) else { return true };
+    given.unwrap_or(u64::MAX) <= most.max(turn.output_tokens())
+}

@@ -1,0 +1,176 @@
+//! A socket of `/responses`: its messages are requests, and the events of a lane are their answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::SplitStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::protocol::openai::socket::{self, Asked, Says};
+use crate::proxy::mask::masked;
+use crate::proxy::prepare::refuse_invalid;
+use crate::proxy::refuse::Refusal;
+use crate::proxy::room::Room;
+use crate::proxy::socket::lanes::{Entered, Goes, Lanes, Waiting};
+use crate::proxy::socket::pair::{FromClient, Pair, Traffic};
+use crate::proxy::socket::session::{Session, not_binary};
+use crate::proxy::socket::wire::{frame, send};
+use crate::proxy::socket::{ClientSocket, UpstreamSocket};
+
+/// The most bytes of events that wait to be read by the requests of a socket.
+const EVENT_BYTES_MAX: u32 = 8 << 20;
+
+/// A session of responses.
+pub(super) struct Running {
+    pub(super) session: Session,
+    pub(super) pair: Pair,
+    pub(super) lanes: Lanes,
+    /// Room for events that wait to be read.
+    events: Arc<Semaphore>,
+}
+
+/// An event that waits to be read, with its room.
+struct Kept {
+    event: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.event
+    }
+}
+
+impl Running {
+    pub(super) fn new(session: Session, pair: Pair) -> Self {
+        let events = usize::try_from(EVENT_BYTES_MAX).unwrap_or(usize::MAX);
+        Self { session, pair, lanes: Lanes::default(), events: Arc::new(Semaphore::new(events)) }
+    }
+}
+
+impl Traffic for Arc<Running> {
+    fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
+    async fn listen(&self, from_client: &mut SplitStream<ClientSocket>) -> Option<CloseFrame> {
+        loop {
+            match self.pair.next(from_client, &self.session.budget).await {
+                FromClient::Text(text) => {
+                    let room = self.session.budget.take();
+                    self.receive(text, room).await;
+                }
+                FromClient::Binary => {
+                    drop(self.session.budget.take());
+                    self.refuse(not_binary(), &None).await;
+                }
+                FromClient::Closed(close) => return close,
+            }
+        }
+    }
+
+    async fn relay(&self, from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
+        self.pass_events(from_upstream).await
+    }
+
+    async fn close(&self) {
+        self.lanes.close();
+    }
+
+    fn cut(&self) {
+        self.lanes.cut();
+    }
+
+    async fn all_ended(&self) {
+        self.lanes.all_ended().await;
+    }
+}
+
+impl Running {
+    async fn receive(self: &Arc<Self>, text: Utf8Bytes, room: Room) {
+        let body = Bytes::from(text);
+        match self.session.shard.guard.parsed(&body, |body| socket::asked(body)).await {
+            Ok(Asked::Create(lane)) => match self.lanes.enter(&lane, Waiting { body, room }) {
+                Entered::Now(request) => {
+                    let this = Arc::clone(self);
+                    self.session.shard.tracker.spawn(async move { this.serve_lane(lane, request).await });
+                }
+                Entered::Later => {}
+                Entered::Refused => self.refuse(Refusal::Overloaded, &lane).await,
+            },
+            Ok(Asked::Steer(refused)) => drop(send(&self.pair.to_client, refused.into()).await),
+            Err(invalid) => self.refuse(refuse_invalid(invalid), &None).await,
+        }
+    }
+
+    /// Reads the events of upstream and has each read by the request that it belongs to, until
+    /// upstream closes its socket.
+    async fn pass_events(&self, mut from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
+        loop {
+            let message = match from_upstream.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => {
+                    tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
+                    return Some(frame(CloseCode::Error, "the socket to upstream failed"));
+                }
+                None => return None,
+            };
+            match message {
+                Message::Text(text) => {
+                    if !self.pass_event(text).await {
+                        tracing::error!(
+                            event = "unasked_response",
+                            "an event of upstream is about no response that was asked for, so its socket is closed"
+                        );
+                        return Some(frame(CloseCode::Policy, "a response that was not asked for"));
+                    }
+                }
+                // Its reason may name the account.
+                Message::Close(of) => return of.map(|of| frame(of.code, "the upstream API has closed it")),
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// Passes an event of upstream on, or returns false if it is about no response that was asked for.
+    async fn pass_event(&self, text: Utf8Bytes) -> bool {
+        let event = socket::event(&text);
+        let is_error = matches!(event.says, Says::Error(_));
+        let text = if is_error { socket::cleaned(&text).into() } else { text };
+        match self.lanes.route(&event) {
+            // A request that has ended by itself reads no more.
+            Goes::To(events) => drop(events.send(self.kept(socket::framed(&text)).await).await),
+            Goes::LastTo(events) => {
+                if events.send(self.kept(socket::framed(&text)).await).await.is_ok() {
+                    let _ = events.end().await;
+                }
+            }
+            Goes::ErrorTo(events) => {
+                if events.send(self.kept(text.into()).await).await.is_ok() {
+                    let _ = events.end().await;
+                }
+            }
+            Goes::ToClient => {
+                let key = self.session.upstream_key.as_deref();
+                let shown = key.map(|key| masked(text.as_bytes(), key));
+                let text = shown.map_or(Some(text), |shown| Utf8Bytes::try_from(shown).ok());
+                if let Some(text) = text {
+                    let _ = send(&self.pair.to_client, text).await;
+                }
+            }
+            Goes::Nowhere => return false,
+        }
+        true
+    }
+
+    /// An event that takes its room until it was read.
+    async fn kept(&self, event: Bytes) -> Bytes {
+        let bytes = u32::try_from(event.len()).unwrap_or(u32::MAX).min(EVENT_BYTES_MAX);
+        let room = Arc::clone(&self.events).acquire_many_owned(bytes).await;
+        Bytes::from_owner(Kept { event, _room: room.ok() })
+    }
+}

@@ -1,0 +1,222 @@
+//! What is held and billed by itself in a session: a response, or sound that is written down or
+//! translated.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::demand::{Image, Media, Transcript};
+use crate::domain::{Class, Demand, Quantities};
+use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::realtime::{Settings, Transcription};
+use crate::protocol::openai::request::Request;
+use crate::proxy::bill::Exchange;
+use crate::proxy::exchange::MeteredExchange;
+use crate::proxy::in_flight::InFlight;
+use crate::proxy::prepare::Parsed;
+use crate::proxy::socket::session::Session;
+use crate::proxy::{Content, Failed};
+
+/// Tokens, at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) text: u64,
+    pub(super) sound: u64,
+}
+
+impl Amount {
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { text: self.text.saturating_add(other.text), sound: self.sound.saturating_add(other.sound) }
+    }
+
+    /// Whether it is no less than another.
+    pub(super) const fn covers(self, other: Self) -> bool {
+        self.text >= other.text && self.sound >= other.sound
+    }
+}
+
+/// A hold that a session has, and what it is enough for.
+pub(super) struct Turn {
+    exchange: Box<MeteredExchange>,
+    in_flight: InFlight,
+    first_output: Option<Duration>,
+    /// What may be read with it.
+    pub(super) covers: Amount,
+    /// The model, images and settings that it is for.
+    pub(super) model: String,
+    pub(super) images: usize,
+    pub(super) speaks: bool,
+    /// The output bound that was asked for, and the one that it was admitted with; `None` is the
+    /// model's maximum.
+    pub(super) wanted: Option<u64>,
+    pub(super) output_max: Option<u64>,
+}
+
+/// What a response may read and write.
+pub(super) struct Asked<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) read: Amount,
+    pub(super) images: &'a [Image],
+    pub(super) wanted: Option<u64>,
+    pub(super) speaks: bool,
+}
+
+impl Session {
+    /// Holds what a response may cost.
+    pub(super) async fn hold_response(&self, asked: Asked<'_>) -> Result<Turn, Failed> {
+        let Asked { settings, read, images, wanted, speaks } = asked;
+        let model = settings.model.clone().unwrap_or_default();
+        let demand = Demand {
+            model: model.clone(),
+            stream: true,
+            body_bytes: read.text,
+            media: Media {
+                audio_ms: read.sound.saturating_mul(100),
+                images: images.to_vec(),
+                ..Media::default()
+            },
+            choices: 1,
+            truncates: true,
+            output_max: wanted,
+            audio_output: speaks,
+            ..Demand::default()
+        };
+        let (exchange, in_flight, written) = self.hold(self.operation, demand).await?;
+        let output_max = written.or(wanted);
+        let images = images.len();
+        Ok(Turn {
+            exchange,
+            in_flight,
+            first_output: None,
+            covers: read,
+            model,
+            images,
+            speaks,
+            wanted,
+            output_max,
+        })
+    }
+
+    /// Holds what it may cost to write down, or to translate, so much sound.
+    pub(super) async fn hold_sound(
+        &self,
+        operation: &'static Operation,
+        of: &Transcription,
+        millis: u64,
+    ) -> Result<Turn, Failed> {
+        let demand = Demand {
+            model: of.model.clone(),
+            stream: true,
+            body_bytes: of.text_bytes,
+            media: Media { audio_ms: millis, ..Media::default() },
+            choices: 1,
+            transcript: Some(Transcript { is_measured: true, in_chunks: false }),
+            units: [(Class::AudioSeconds, millis.div_ceil(1_000))].into(),
+            ..Demand::default()
+        };
+        let (exchange, in_flight, _) = self.hold(operation, demand).await?;
+        let covers = Amount { text: of.text_bytes, sound: millis };
+        let model = of.model.clone();
+        let (wanted, output_max) = (None, None);
+        Ok(Turn {
+            exchange,
+            in_flight,
+            first_output: None,
+            covers,
+            model,
+            images: 0,
+            speaks: false,
+            wanted,
+            output_max,
+        })
+    }
+
+    /// Admits a demand by the caller and the rules of now.
+    async fn hold(
+        &self,
+        operation: &'static Operation,
+        demand: Demand,
+    ) -> Result<(Box<MeteredExchange>, InFlight, Option<u64>), Failed> {
+        let shard = &self.shard;
+        let rules = shard.rules.load_full();
+        let mut in_flight = self.in_flight(&rules, operation);
+        let caller = match shard.caller(&rules, &self.head.headers).await {
+            Ok(caller) => caller,
+            Err(refusal) => return Err((refusal, in_flight)),
+        };
+        in_flight.called_by(&caller, &self.head.headers);
+        let parsed =
+            Parsed { request: Request::unedited(demand), content: Content::Json, body: Bytes::new() };
+        let prepared = shard.prepare_parsed(&rules, operation, &self.head, parsed, &caller, &mut in_flight);
+        match Box::pin(prepared).await {
+            Ok(admitted) => {
+                in_flight.admitted(admitted.exchange.reservation.hold());
+                Ok((admitted.exchange, in_flight, admitted.output_max))
+            }
+            Err(refusal) => Err((refusal, in_flight)),
+        }
+    }
+}
+
+impl Turn {
+    /// Upstream may begin it: from now on silence is charged.
+    pub(super) fn begin(&mut self) {
+        self.exchange.reservation.mark_sent();
+    }
+
+    /// Notes when upstream has begun to answer.
+    pub(super) fn answers(&mut self) {
+        if self.first_output.is_none() {
+            self.first_output = Some(self.exchange.reservation.age());
+        }
+    }
+
+    /// The most output that it may have.
+    pub(super) fn output_tokens(&self) -> u64 {
+        self.exchange.bill.model_tokens.output()
+    }
+
+    /// Ends it by its answer, and returns the usage that this reports.
+    pub(super) fn end(self, answer: &[u8], disconnected: bool) -> Option<Quantities> {
+        let Self { exchange, mut in_flight, first_output, .. } = self;
+        let MeteredExchange { reservation, bill, .. } = *exchange;
+        let answer = bill.operation.answer(answer);
+        let of = Exchange { status: 200, ttft: first_output, disconnected, ..Exchange::default() };
+        let label = answer.outcome.label(disconnected);
+        let settled = bill.end(reservation, &answer, of, || bill.model_tokens.output());
+        in_flight.status = 200;
+        in_flight.settled(&settled);
+        in_flight.ended(label);
+        answer.usage
+    }
+
+    /// Ends it by the length of its sound, which upstream does not report.
+    pub(super) fn end_counted(mut self, millis: u64) {
+        self.exchange.bill.units = [(Class::AudioSeconds, millis.div_ceil(1_000))].into();
+        self.end(br#"{"text":""}"#, false);
+    }
+
+    /// Upstream has refused it.
+    pub(super) fn refused(self) {
+        let Self { exchange, mut in_flight, .. } = self;
+        let settled = exchange.reservation.release(Exchange { status: 400, ..Exchange::default() }.ending());
+        in_flight.status = 400;
+        in_flight.settled(&settled);
+        in_flight.ended("upstream_error");
+    }
+
+    /// Nothing was asked for with it.
+    pub(super) fn unused(self) {
+        let Self { exchange, in_flight, .. } = self;
+        drop(exchange);
+        in_flight.uncounted();
+    }
+
+    /// It was not seen to end: its hold is charged if upstream may have begun it.
+    pub(super) fn lost(self, is_client: bool) {
+        let Self { exchange, mut in_flight, .. } = self;
+        drop(exchange);
+        in_flight.status = 200;
+        in_flight.ended(if is_client { "disconnected" } else { "upstream_error" });
+    }
+}
