@@ -255,7 +255,7 @@ impl Outbox {
     ) {
         let names: Vec<String> = channels.all.iter().flat_map(|channel| channel.deliveries()).collect();
         loop {
-            let marked = self.opened.guard.core().crossed().notified();
+            let marked = self.opened.guard.core().news().crossed.notified();
             let (names, now_ms) = (names.clone(), self.opened.guard.clock().now_ms());
             let routed = self.opened.records.route_alerts(names, now_ms).await;
             for wake in wakes {

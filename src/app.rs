@@ -4,6 +4,7 @@
 //! and a pool of upstream connections of its own. Admin, reload and signals run
 //! on the main runtime. The writer's thread ends last.
 
+mod background;
 pub mod demo;
 mod engine;
 pub mod log;
@@ -36,7 +37,6 @@ use crate::books::forecast::Forecaster;
 use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::jobs::{OVERDUE_MAX, Poller};
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::proxy::in_flight::RequestIds;
@@ -99,6 +99,7 @@ impl App {
         directory.install_file_projects(settings.projects.iter().cloned());
         rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         rulebook.set_credit_terms(settings.credit).await?;
+        opened.stops.set_fuses(settings.fuses.clone());
         let token = token::Token::of(&settings)?;
         directory.know_admin_token(token.hash());
         let roots = upstream::roots();
@@ -140,31 +141,6 @@ impl App {
         Ok(app)
     }
 
-    /// Starts the background tasks, which run until they are stopped.
-    fn start_background(&self, stopping: &watch::Receiver<bool>) {
-        let (outbox, until) = (Arc::clone(&self.outbox), stopping.clone());
-        self.admin_task.spawn(async move { outbox.run(until).await });
-        let (forecaster, in_force, until) =
-            (Arc::clone(&self.forecaster), Arc::clone(&self.in_force), stopping.clone());
-        let settings = move || {
-            let in_force = in_force.load();
-            (Arc::clone(&in_force.zone), in_force.alerts_forecast)
-        };
-        self.admin_task.spawn(async move { forecaster.run(settings, until).await });
-        let (books, until) = (Arc::clone(&self.opened.books), stopping.clone());
-        self.admin_task.spawn(async move { books.sum_up_days(until).await });
-        let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
-        self.admin_task.spawn(async move { rulebook.watch_credit(until).await });
-        let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
-        self.admin_task.spawn(async move { rulebook.watch_names(until).await });
-        let poller = Poller::new(Arc::clone(&self.opened.guard), Arc::clone(&self.rules), OVERDUE_MAX);
-        let until = stopping.clone();
-        self.admin_task.spawn(async move { poller.run(until).await });
-        let (books, in_force, until) =
-            (Arc::clone(&self.opened.books), Arc::clone(&self.in_force), stopping.clone());
-        self.admin_task.spawn(async move { books.prune_old(|| in_force.load().keep, until).await });
-    }
-
     fn serve_admin(
         &mut self,
         listener: std::net::TcpListener,
@@ -175,6 +151,7 @@ impl App {
             directory: Arc::clone(&self.opened.directory),
             rulebook: Arc::clone(&self.opened.rulebook),
             books: Arc::clone(&self.opened.books),
+            stops: Arc::clone(&self.opened.stops),
             token: self.token.hash(),
             attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
@@ -330,10 +307,10 @@ fn exporting(
     in_force: &Arc<ArcSwap<InForce>>,
     roots: &Arc<rustls::ClientConfig>,
 ) -> Result<Telemetry, getrandom::Error> {
-    let Opened { guard, rulebook, books, .. } = opened.clone();
+    let Opened { guard, rulebook, books, stops, .. } = opened.clone();
     let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
     let (forecaster, in_force) = (Arc::clone(forecaster), Arc::clone(in_force));
-    let series = Series { guard, rulebook, books, forecaster, in_force };
+    let series = Series { guard, rulebook, books, stops, forecaster, in_force };
     let gather: telemetry::Gather = Arc::new(move || {
         let series = series.clone();
         Box::pin(async move { series.gather_whole().await })

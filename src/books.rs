@@ -7,6 +7,7 @@ mod days;
 pub mod forecast;
 pub mod meters;
 pub mod retention;
+pub mod trial;
 mod verify;
 
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub struct Books {
     pruning: tokio::sync::Mutex<()>,
     /// Allows one correction at a time.
     corrections: tokio::sync::Mutex<()>,
+    /// Allows one trial of limits at a time: it reads many entries.
+    trials: tokio::sync::Mutex<()>,
 }
 
 impl Books {
@@ -54,6 +57,7 @@ impl Books {
             verifying: Arc::default(),
             pruning: tokio::sync::Mutex::default(),
             corrections: tokio::sync::Mutex::default(),
+            trials: tokio::sync::Mutex::default(),
         }
     }
 

@@ -14,6 +14,7 @@ mod manual;
 mod migrate;
 mod nodes;
 mod prices;
+mod stops;
 mod storage;
 mod table;
 mod usage;
@@ -46,6 +47,8 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Keys { command, format } => keys::run(command, format, connection).await,
         Command::Projects { command, format } => keys::projects(command, format, connection).await,
         Command::Limits { command, format } => limits::run(command, format, connection).await,
+        Command::KillSwitch { command, format } => stops::kill_switch(command, format, connection).await,
+        Command::Fuses { command, format } => stops::fuses(command, format, connection).await,
         Command::Credits { command, format } => credits::run(command, format, connection).await,
         Command::Usage(args) => usage::run(args, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,

@@ -6,6 +6,7 @@
 mod alerts;
 mod database;
 mod edge;
+mod fuses;
 pub mod limits;
 pub mod load;
 mod nearest;
@@ -16,12 +17,13 @@ mod problems;
 pub mod raw;
 pub mod reload;
 pub mod settings;
+mod tags;
 pub mod text;
 pub mod units;
 
 pub(crate) use database::schema;
 pub use edge::way_to;
-pub use load::{load, sheet_file};
+pub use load::{limits_of, load, sheet_file};
 pub use problems::ConfigError;
 pub(crate) use problems::secret;
 pub use settings::Settings;

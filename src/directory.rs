@@ -92,9 +92,10 @@ impl Directory {
     }
 }
 
-/// Puts all stored projects and their rules on models into a ring, in place of those that it has.
+/// Puts all stored projects, their rules on models and all stops into a ring, in place of those that it has.
 pub fn fill(ring: &Ring, stored: &mut Stored) {
     ring.set_projects(std::mem::take(&mut stored.projects).into_iter().map(project_of));
+    ring.stops().set(std::mem::take(&mut stored.stops));
     let rules = std::mem::take(&mut stored.model_rules);
     ring.set_model_rules(rules.into_iter().map(|row| (row.project.clone(), rule_of(row))));
 }

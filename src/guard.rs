@@ -23,7 +23,7 @@ mod wrong_keys;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::domain::{Limit, Money};
+use crate::domain::{Limit, Money, Stop};
 use crate::keys::Ring;
 pub use crate::ledger::ReserveRequest;
 use crate::ledger::denial::Denial;
@@ -42,7 +42,7 @@ use objects::Objects;
 pub use pace::{RateCheck, Standing};
 pub use reservation::{Ending, Reservation, Settled, TokenCounts};
 pub use self_service::Question;
-pub use write_log::WriteLog;
+pub use write_log::{News, WriteLog};
 
 /// What requests are admitted by. Shared by all of them.
 #[derive(Debug)]
@@ -192,6 +192,20 @@ impl Guard {
     /// The key ring, to be read; changes go through the directory.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
+    }
+
+    /// The stop that a key of a project is under now; of several the one that lasts longest. Another
+    /// guard may have lifted one a moment ago, and who is refused for it causes no group that would
+    /// find that out; so the rules are looked for first.
+    pub async fn stop_on(&self, project: &Arc<str>, key: &Arc<str>) -> Option<Arc<Stop>> {
+        let find = || self.ring.stops().on(project, key, self.clock().now_ms());
+        let found = find();
+        if found.is_none() || !self.core.is_shared() {
+            return found;
+        }
+        // Boxed, so that requests of those who are not stopped don't have its size.
+        Box::pin(self.core.look_for_rules()).await;
+        find()
     }
 
     /// The rates in force.

@@ -5,6 +5,8 @@
 //! before or after the change, and every request that arrives after the change was
 //! answered sees the new state.
 
+mod stops;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -16,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Pattern, Secret, id, model};
 use crate::sync::unpoisoned;
+
+pub use self::stops::Stops;
 
 /// The project of keys that name none.
 pub const DEFAULT_PROJECT: &str = "default";
@@ -145,12 +149,18 @@ pub struct Ring {
     projects: RwLock<HashMap<Arc<str>, Project>>,
     /// Read by every request; few projects have such a rule.
     model_rules: ArcSwap<HashMap<Arc<str>, ModelRule>>,
+    stops: Stops,
 }
 
 impl Ring {
     /// The key of a hash, valid or not.
     pub fn find(&self, hash: &KeyHash) -> Option<Arc<Key>> {
         self.by_hash.get(hash).map(|key| Arc::clone(&key))
+    }
+
+    /// Who may not spend.
+    pub fn stops(&self) -> &Stops {
+        &self.stops
     }
 
     /// The key of an id.

@@ -17,7 +17,9 @@ pub mod limit_index;
 pub mod locked;
 pub mod meter;
 mod meter_hold;
+mod meters;
 pub mod shared;
+pub mod trial;
 pub mod waiting;
 pub mod walk;
 
@@ -209,7 +211,7 @@ impl Ledger {
                         let start_s = limit.span(at_s).start_s;
                         let now_s = entry.created_ms.div_euclid(1_000);
                         if !limit.in_force || limit.span(now_s).start_s == start_s {
-                            limit.meters.entry((subject.clone(), start_s)).or_default();
+                            limit.meters.made((subject.clone(), start_s));
                         }
                         let amount = entry.amount(limit.limit.unit);
                         settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);

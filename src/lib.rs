@@ -25,6 +25,7 @@ pub mod protocol;
 pub mod proxy;
 pub mod rulebook;
 pub mod startup;
+pub mod stops;
 pub mod store;
 mod sync;
 pub mod telemetry;

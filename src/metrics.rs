@@ -9,6 +9,7 @@ mod exports;
 mod mirror;
 mod register;
 mod samples;
+mod stops;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use prometheus::{
 use crate::domain::{Money, Quantities};
 use crate::metrics::exports::Exports;
 use crate::metrics::register::{counter_vec, float_vec, gauge, gauge_vec, histogram_vec, registered};
+use crate::metrics::stops::Stops;
 
 pub use exports::SpanState;
 pub use samples::{LimitSample, RequestLabels};
@@ -74,6 +76,7 @@ pub struct Metrics {
     limit_reached: GaugeVec,
     key_names: GaugeVec,
     exports: Exports,
+    stops: Stops,
 }
 
 /// A count as a float, exact up to 2^53.
@@ -270,6 +273,7 @@ impl Metrics {
             )?,
             key_names: gauge_vec(r, "spendguard_key_info", "Names of keys, always 1.", &["key", "name"])?,
             exports: Exports::new(r)?,
+            stops: Stops::new(r)?,
             keys_seen: DashSet::new(),
             registry,
         })

@@ -27,6 +27,7 @@ mod job;
 mod lists;
 mod mask;
 mod models;
+mod outgoing;
 mod own;
 mod pace;
 pub mod permit;
@@ -41,6 +42,7 @@ pub mod route;
 mod rules;
 mod secret_requests;
 mod socket;
+pub mod tags;
 pub mod tap;
 pub mod unpack;
 mod upload;
@@ -52,7 +54,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -63,8 +65,8 @@ use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::detached::DetachOnDrop;
-use crate::proxy::exchange::Outgoing;
 use crate::proxy::in_flight::{InFlight, RequestIds};
+use crate::proxy::outgoing::{Content, outgoing};
 use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::Refusal;
 pub use crate::proxy::rules::Rules;
@@ -156,18 +158,7 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
-        let caller = match receive::well_formed(&head) {
-            Ok(()) => self.caller(rules, &head.headers).await,
-            Err(refusal) => Err(refusal),
-        };
-        let routed = caller.and_then(|caller| {
-            in_flight.called_by(&caller, &head.headers);
-            let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
-            in_flight.endpoint = route::label(&endpoint);
-            caller.may_request(endpoint, self.guard.clock().now_s())?;
-            Ok((caller, endpoint, deployment))
-        });
-        let (caller, endpoint, deployment) = match routed {
+        let (caller, endpoint, deployment) = match self.routed(rules, &mut head, &mut in_flight).await {
             Ok(routed) => routed,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
@@ -190,8 +181,10 @@ impl Proxy {
             Endpoint::Socket(of, form) => {
                 Box::pin(self.open_socket(rules, (of, form), head, caller, in_flight)).await
             }
-            Endpoint::ClientSecret => self.answer_with_secret(rules, &body, &caller, in_flight).await,
-            Endpoint::SelfService(own) => self.answer_own(rules, own, (&head.uri, &caller), in_flight).await,
+            Endpoint::ClientSecret => {
+                self.answer_with_secret(rules, (&head, &body), &caller, in_flight).await
+            }
+            Endpoint::SelfService(own) => self.answer_own(rules, own, (&head, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed | Endpoint::Upload(_) => {
@@ -212,6 +205,23 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// Finds who asks for what, and whether that may be asked for; its body is not read yet.
+    async fn routed(
+        &self,
+        rules: &Rules,
+        head: &mut http::request::Parts,
+        in_flight: &mut InFlight,
+    ) -> Result<(Caller, Endpoint, Option<String>), Refusal> {
+        receive::well_formed(head)?;
+        let caller = self.caller(rules, &head.headers).await?;
+        in_flight.called_by(&caller, &head.headers);
+        let (endpoint, deployment) = route::routed(rules, head, &caller)?;
+        in_flight.endpoint = route::label(&endpoint);
+        caller.may_request(endpoint, self.guard.clock().now_s())?;
+        self.refuse_stopped(&endpoint, &caller).await?;
+        Ok((caller, endpoint, deployment))
     }
 
     /// Finds the caller. A key that is not known here, or not valid any more, may have been made
@@ -350,47 +360,6 @@ impl Proxy {
 
 fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-}
-
-/// The content type of a body that is sent upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// The client's.
-    AsItCame,
-    /// JSON: a metered body that was read as JSON is sent as JSON.
-    Json,
-}
-
-/// Makes the request that is sent upstream.
-fn outgoing(
-    rules: &Rules,
-    head: http::request::Parts,
-    body: Bytes,
-    caller: &Caller,
-    content: Content,
-    in_flight: &InFlight,
-) -> Outgoing {
-    let suffix = suffix(&head.uri);
-    let mut headers = head.headers;
-    let sender = headers::Sender {
-        authorization: &caller.authorization,
-        secret: caller.secret.expose(),
-        own_account: !caller.key.pass_through,
-        more: &rules.forwarded,
-    };
-    headers::to_upstream(&mut headers, &sender);
-    if let Some(trace) = &in_flight.trace {
-        trace.put_on(&mut headers);
-    }
-    if content == Content::Json {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    Outgoing { method: head.method, suffix, headers, body }
-}
-
-fn suffix(uri: &Uri) -> String {
-    let path = endpoint::canonical(uri.path());
-    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 fn rate_headers(rate_check: &RateCheck) -> HeaderMap {

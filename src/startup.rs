@@ -4,20 +4,19 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
-use tokio::sync::Notify;
-
 use crate::books::Books;
 use crate::clock::Clock;
 use crate::directory::{self, Directory};
 use crate::guard::audit::AuditedRecords;
 use crate::guard::recovery;
-use crate::guard::{Core, Guard, WriteLog};
+use crate::guard::{Core, Guard, News, WriteLog};
 use crate::keys::Ring;
 use crate::ledger::Ledger;
 use crate::ledger::entry::OpenJob;
 use crate::ledger::locked::LockedLedger;
 use crate::metrics::Metrics;
 use crate::rulebook::{Rulebook, Rules, limits};
+use crate::stops::Stops;
 use crate::store::records::{Names, Stored};
 use crate::store::{
     BackgroundWriter, Engine, Records, Reports, RulesFollower, RulesReader, SharedEngine, SharedStore, Store,
@@ -55,6 +54,8 @@ pub struct Opened {
     pub rulebook: Arc<Rulebook>,
     /// Questions about the past.
     pub books: Arc<Books>,
+    /// Kill switches and fuses.
+    pub stops: Arc<Stops>,
     /// Writes that belong to no other part.
     pub records: Records,
     /// Questions about the past.
@@ -66,7 +67,7 @@ struct Parts {
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    crossed: Arc<Notify>,
+    news: Arc<News>,
     ledger: Arc<LockedLedger>,
     rules: Rules,
     stored: Stored,
@@ -99,12 +100,12 @@ pub fn open(
     for open in &jobs {
         ledger.apply_hold(&open.hold);
     }
-    let crossed = Arc::new(Notify::new());
-    let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));
+    let news = Arc::new(News::default());
+    let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&news));
     let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
     let (engine, writer) = store.start(config.open_requests_max, log, names)?;
     let ledger = Arc::new(LockedLedger::new(ledger));
-    let parts = Parts { ring, clock, metrics, crossed, ledger, rules, stored, jobs };
+    let parts = Parts { ring, clock, metrics, news, ledger, rules, stored, jobs };
     Ok((parts.opened(engine), writer))
 }
 
@@ -126,12 +127,12 @@ pub fn open_shared(
     let active = limits::active(active, &stored.file_limits, &config.zone).map_err(OpenError::Limit)?;
     let rules = Rules::of(&mut stored, &config.zone).map_err(OpenError::Limit)?;
     let ledger = Arc::new(LockedLedger::new(Ledger::shared()));
-    let crossed = Arc::new(Notify::new());
-    let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));
+    let news = Arc::new(News::default());
+    let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&news));
     let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
     let (engine, running) =
         store.start(config.open_requests_max, log, names, Arc::clone(&ledger), version)?;
-    let parts = Parts { ring, clock, metrics, crossed, ledger, rules, stored, jobs: Vec::new() };
+    let parts = Parts { ring, clock, metrics, news, ledger, rules, stored, jobs: Vec::new() };
     let opened = parts.opened(engine);
     opened.rulebook.put_in_force(&active, account, version);
     let follower = Follower {
@@ -148,11 +149,11 @@ pub fn open_shared(
 
 impl Parts {
     fn opened(self, engine: Engine) -> Opened {
-        let Self { ring, clock, metrics, crossed, ledger, rules, mut stored, jobs } = self;
+        let Self { ring, clock, metrics, news, ledger, rules, mut stored, jobs } = self;
         let Engine { journal, records, reports } = engine;
         // Each part has turns of its own: revoking a key does not wait for the past of a limit.
         let audited = || AuditedRecords::new(records.clone(), Arc::clone(&clock));
-        let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, crossed));
+        let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, news));
         let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), audited());
         let rulebook = Arc::new(rulebook);
         let directory = Directory::new(
@@ -170,9 +171,10 @@ impl Parts {
             records.clone(),
             reports.clone(),
         );
+        let stops = Stops::new(Arc::clone(&core), Arc::clone(&ring), audited(), reports.clone());
         let guard = Arc::new(Guard::new(core, ring, reports.clone(), jobs));
-        let (directory, books) = (Arc::new(directory), Arc::new(books));
-        Opened { guard, directory, rulebook, books, records, reports }
+        let (directory, books, stops) = (Arc::new(directory), Arc::new(books), Arc::new(stops));
+        Opened { guard, directory, rulebook, books, stops, records, reports }
     }
 }
 

@@ -35,6 +35,7 @@ const ROWS: &[(&str, u8)] = &[
     ("metrics", 4),
     ("guard", 5),
     ("rulebook", 6),
+    ("stops", 7),
     ("directory", 7),
     ("books", 7),
     ("net", 7),

@@ -14,8 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::{
-    Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, storage,
-    usage,
+    Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, stops,
+    storage, trials, usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -28,6 +28,11 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(limits::list))
         .routes(routes!(limits::show, limits::put, limits::remove))
         .routes(routes!(limits::explain))
+        .routes(routes!(trials::try_limits))
+        .routes(routes!(stops::list))
+        .routes(routes!(stops::switch_on, stops::switch_off))
+        .routes(routes!(stops::fuses))
+        .routes(routes!(stops::reset))
         .routes(routes!(ledger::list))
         .routes(routes!(ledger::verify))
         .routes(routes!(ledger::adjust))

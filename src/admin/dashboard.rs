@@ -15,6 +15,7 @@ mod first_steps;
 mod keys;
 mod language;
 mod limit_form;
+mod limit_trial;
 mod limits;
 mod login;
 mod names;
@@ -26,6 +27,7 @@ mod refusals;
 mod session;
 mod settings;
 mod sort;
+mod stops;
 mod usage;
 mod words;
 
@@ -89,7 +91,7 @@ const PAGES: &[Page] = &[
         path: "/limits",
         name: |words| words.limits,
         icon: "M12 3 4.500 6v5.500c0 4.500 3 7.800 7.500 9.500 4.500-1.700 7.500-5 7.500-9.500V6zM9 12l2.200 2.200L15.500 10",
-        routes: || limits::routes().merge(limit_form::routes()),
+        routes: || limits::routes().merge(limit_form::routes()).merge(stops::routes()),
     },
     Page {
         path: "/billing",

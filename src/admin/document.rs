@@ -28,10 +28,12 @@ const NAMES: &[(&str, &str)] = &[
     ("account", "The id of a service account."),
     ("alert", "The id of a spend alert."),
     ("entry", "The id of an entry of the ledger."),
+    ("fuse", "The name of a fuse."),
     ("key", "The id of a key."),
     ("limit", "The name of a limit."),
     ("project", "The id of a project."),
     ("rate", "The id of a rate limit: `rl-` and the name of a model."),
+    ("subject", "`organization`, or the id of a project or key."),
 ];
 
 /// Descriptions of successful answers, by status.

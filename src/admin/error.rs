@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::books::adjust::AdjustError;
 use crate::directory::keyring::KeyError;
 use crate::rulebook::limits::LimitError;
+use crate::stops::StopError;
 use crate::store::StoreError;
 
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -163,6 +164,20 @@ impl From<LimitError> for ApiError {
             LimitError::NoSuchLimit(_) | LimitError::NoSuchAlert(_) => Self::not_found(message),
             LimitError::Random(_) => Self::no_random_numbers(message),
             LimitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StopError> for ApiError {
+    fn from(error: StopError) -> Self {
+        let message = error.to_string();
+        match error {
+            StopError::NoSuchSpender(_)
+            | StopError::NotOn(_)
+            | StopError::NoSuchFuse(_)
+            | StopError::NotBlown { .. } => Self::not_found(message),
+            StopError::BadNote => Self::bad(Some("note"), message),
+            StopError::Store(error) => error.into(),
         }
     }
 }

@@ -13,9 +13,8 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query, Raw, object};
 use crate::admin::paging::{Paging, page, page_length};
-use crate::admin::view::{
-    ContributionView, EntryView, ExplainView, HoldView, LimitView, List, PrunedPartView,
-};
+use crate::admin::view::explain::{ContributionView, ExplainView, HoldView, PrunedPartView};
+use crate::admin::view::{EntryView, LimitView, List};
 use crate::books::meters::Meters;
 use crate::domain::{Limit, Span};
 use crate::guard::audit::Actor;

@@ -23,6 +23,7 @@ use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
 use crate::rulebook::Rulebook;
+use crate::stops::Stops;
 use crate::store::reports::Sizes;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,6 +40,8 @@ pub struct Series {
     pub rulebook: Arc<Rulebook>,
     /// Questions about the past.
     pub books: Arc<Books>,
+    /// Kill switches and fuses.
+    pub stops: Arc<Stops>,
     /// Projections of spending.
     pub forecaster: Arc<Forecaster>,
     /// The part of the state that the configuration put in force.
@@ -91,8 +94,8 @@ fn open_metrics(families: &[MetricFamily], text: &str) -> String {
 
 impl Series {
     fn of(admin: &Admin) -> Self {
-        let Admin { guard, rulebook, books, forecaster, in_force, .. } = admin.clone();
-        Self { guard, rulebook, books, forecaster, in_force }
+        let Admin { guard, rulebook, books, stops, forecaster, in_force, .. } = admin.clone();
+        Self { guard, rulebook, books, stops, forecaster, in_force }
     }
 
     /// Reads them, of the whole ledger as it was seen last. It is called on one thread only.
@@ -112,18 +115,18 @@ impl Series {
 
 /// Sets the gauges that mirror the ledger, as of this scrape.
 fn mirror(series: &Series, sizes: Sizes) {
-    let Series { guard, rulebook, books, forecaster, in_force } = series;
+    let Series { guard, rulebook, books, stops, forecaster, in_force } = series;
     let metrics = guard.metrics();
     let age_s = in_force.load().sheet.age_s(guard.clock().now_s());
     metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     metrics.mirror_jobs(guard.open_jobs().iter().map(|(kind, sum)| (kind.as_str(), sum.count)));
+    metrics.mirror_stops(stops.in_force().iter().map(|stop| stop.kind()));
     let mut samples = Vec::new();
     for of in guard.core().in_force() {
         metrics.in_force(&of.limit.name);
-        // An end user's name is no label.
-        let count_max = if of.limit.per == Per::User { 1 } else { SUBJECTS_MAX };
+        let count_max = if is_named_by_clients(&of.limit.per) { 1 } else { SUBJECTS_MAX };
         samples.extend(samples_of(guard.ring(), &of.limit, &books.fullest(&of, count_max).readings));
     }
     metrics.mirror_limits(&samples);
@@ -141,20 +144,27 @@ fn mirror_projections(metrics: &Metrics, projections: &Projections) {
             metrics.mirror_forecast(bound, Money::from_nano(amount));
         }
     }
-    // End users' names are no labels.
-    let shown = projections.limits.iter().filter(|projection| projection.limit.per != Per::User);
+    let shown = projections.limits.iter().filter(|projection| !is_named_by_clients(&projection.limit.per));
     metrics.mirror_reached(shown.filter_map(|Projection { limit, subject, forecast, .. }| {
         Some(([&*limit.name, subject.label(), limit.unit.name()], forecast.as_ref()?.reached_s?))
     }));
 }
 
-/// A limit's series, and never a name that a client made up: of an end user, of a key or
-/// model that upstream has yet to accept.
+/// Whether clients make up the subjects, which so are no labels.
+const fn is_named_by_clients(per: &Per) -> bool {
+    match per {
+        Per::User | Per::Tag(_) => true,
+        Per::Organization | Per::Project | Per::Key | Per::Model => false,
+    }
+}
+
+/// A limit's series, and never a name that a client made up: of an end user, of a value of a tag,
+/// of a key or model that upstream has yet to accept.
 fn samples_of(ring: &Ring, limit: &Limit, fullest: &[Reading]) -> Vec<LimitSample> {
-    let is_accepted = |reading: &&Reading| match limit.per {
+    let is_accepted = |reading: &&Reading| match &limit.per {
         Per::Key => ring.by_id(reading.subject.label()).is_some(),
         Per::Model => reading.meter.settled != 0,
-        Per::Organization | Per::Project | Per::User => true,
+        Per::Organization | Per::Project | Per::User | Per::Tag(_) => true,
     };
     let amount = |amount: i64| match limit.unit {
         Unit::Usd => dollars(Money::from_nano(amount)),
@@ -162,8 +172,9 @@ fn samples_of(ring: &Ring, limit: &Limit, fullest: &[Reading]) -> Vec<LimitSampl
     };
     let sample = |reading: &Reading| LimitSample {
         limit: limit.name.to_string(),
-        subject: match limit.per {
+        subject: match &limit.per {
             Per::User => "fullest_user".to_owned(),
+            Per::Tag(_) => "fullest_value".to_owned(),
             Per::Organization | Per::Project | Per::Key | Per::Model => reading.subject.label().to_owned(),
         },
         unit: limit.unit.name(),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::directory::Directory;
 use crate::keys::Ring;
 use crate::ledger::entry::AlertKind;
+use crate::ledger::meter::key_and_tag;
 use crate::store::outbox::Alert;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -24,8 +25,8 @@ pub struct Branding {
 pub struct Message {
     /// Identifies the message; the same for every attempt to send it.
     pub id: String,
-    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up` or
-    /// `test`.
+    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up`, `fuse.blown`,
+    /// `kill_switch.on` or `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
@@ -91,7 +92,36 @@ fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
                 balance()
             ),
         ),
+        AlertKind::FuseBlown | AlertKind::KillSwitch => stopped(alert, name),
     }
+}
+
+/// The same of a stop.
+fn stopped(alert: &Alert, name: &str) -> (&'static str, String, String) {
+    let Alert { limit, unit, subject, .. } = alert;
+    let (spent, at) = (unit.phrase(alert.settled), happened_at(alert));
+    if alert.mark == AlertKind::KillSwitch {
+        let subject = if subject == "org" { "organization" } else { subject };
+        return (
+            "kill_switch.on",
+            format!("An operator has stopped all spending of {name}"),
+            format!(
+                "An operator has turned on the kill switch of {name} at {at}. Requests that cost money are rejected \
+                 until it is turned off: spendguard kill-switch off {subject}"
+            ),
+        );
+    }
+    (
+        "fuse.blown",
+        format!("Fuse {limit} has blown for {name}: {spent} spent in a short time, requests are rejected"),
+        format!(
+            "Fuse \"{limit}\" has blown for {name} at {at}: {spent} were spent within its time, more than {}. Requests \
+             that cost money are rejected {}. To admit them again, find out what has spent so much, then reset the \
+             fuse: spendguard fuses reset {limit}",
+            unit.phrase(alert.threshold),
+            resets_at(alert).map_or_else(|| "until it is reset".to_owned(), |at| format!("until {at}"))
+        ),
+    )
 }
 
 /// That a soft threshold stops no request, and until when the limit counts.
@@ -112,6 +142,8 @@ fn digest(alert: &Alert, name: &str) -> (&'static str, String, String) {
         AlertKind::Hard => "hard caps were reached",
         AlertKind::Forecast => "meters became likely to reach the hard cap",
         AlertKind::CreditLow | AlertKind::CreditUsedUp => "alerts of prepaid credit were raised",
+        AlertKind::FuseBlown => "fuses have blown",
+        AlertKind::KillSwitch => "kill switches were turned on",
     };
     let (from, to) = (alert.at_ms.div_euclid(HOUR_MS), alert.at_ms.div_euclid(HOUR_MS) + 1);
     let subject = format!("Limit {limit}: {count} more alerts in an hour");
@@ -128,9 +160,19 @@ fn happened_at(alert: &Alert) -> String {
     instant(alert.at_ms.div_euclid(1_000))
 }
 
-/// When the window of an alert ends; `None` if it never does.
+/// When the window of an alert ends, or what it tells of; `None` if it never does.
+fn resets_s(alert: &Alert) -> Option<i64> {
+    let ends = if matches!(alert.mark, AlertKind::FuseBlown | AlertKind::KillSwitch) {
+        alert.window_end_s != i64::MAX
+    } else {
+        alert.period != "total"
+    };
+    ends.then_some(alert.window_end_s)
+}
+
+/// The same as text.
 fn resets_at(alert: &Alert) -> Option<String> {
-    (alert.period != "total").then(|| instant(alert.window_end_s))
+    resets_s(alert).map(instant)
 }
 
 impl Message {
@@ -149,7 +191,7 @@ impl Message {
             "hard": alert.hard.map(|hard| unit.decimal(hard)),
             "window": alert.period,
             "window_start": alert.window_start_s,
-            "resets_at": (alert.period != "total").then_some(alert.window_end_s),
+            "resets_at": resets_s(alert),
             "organization": &*organization,
             "link": &*branding.link,
         });
@@ -191,7 +233,10 @@ fn subject_name(subject: &str, ring: &Ring) -> String {
         project if ring.project(project).is_some() => {
             format!("project \"{}\" ({project})", ring.project_name(project))
         }
-        other => format!("\"{other}\""),
+        other => match key_and_tag(other).filter(|(key, _)| ring.by_id(key).is_some()) {
+            Some((key, tag)) => format!("{tag} of key \"{}\" ({key})", ring.key_name(key)),
+            None => format!("\"{other}\""),
+        },
     }
 }
 

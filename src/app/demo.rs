@@ -70,6 +70,11 @@ only = { project = ["interns"] }
 unit = "requests"
 window = "minute"
 hard = 6
+[[fuse]]
+name = "runaway"
+only = { key = ["looping"] }
+usd = 0.001
+within = "10m"
 "#;
 
 /// The prepaid credit of the demo's organization.
@@ -117,6 +122,8 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         ("intern", "interns"),
         ("nightly", "search"),
         ("agent", "design"),
+        // It spends quickly, so its fuse blows.
+        ("looping", "search"),
     ] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
@@ -130,7 +137,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         app.token.secret().expose()
     ));
     say(
-        "  spendguard limits list · usage --by project · ledger tail -f · limits explain chatbot-day · credits balance",
+        "  spendguard limits list · fuses list · usage --by project · ledger tail -f · limits explain chatbot-day · credits balance",
     );
     say(&format!("  curl http://{}/metrics", app.admin));
     say(&format!("traffic for {seconds} seconds; Ctrl-C ends the demo"));

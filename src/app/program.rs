@@ -79,6 +79,8 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Alerts { .. }
         | Command::Projects { .. }
         | Command::Limits { .. }
+        | Command::KillSwitch { .. }
+        | Command::Fuses { .. }
         | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }

@@ -98,6 +98,7 @@ impl App {
         self.opened.directory.install_file_projects(settings.projects.iter().cloned());
         self.opened.rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         self.opened.rulebook.set_credit_terms(settings.credit).await?;
+        self.opened.stops.set_fuses(settings.fuses.clone());
         self.outbox.change(channels);
         new_rules.tracer = self.telemetry.configure(settings.otlp.as_ref(), &settings.upstream.base_url);
         self.rules.store(Arc::new(new_rules));

@@ -39,6 +39,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
         shared_objects: settings.shared_objects,
         fetch_batch_files: settings.guard.fetch_batch_files,
         forwarded: settings.upstream.forwarded.clone(),
+        tags: settings.tags.clone(),
         cors: settings.server.cors.clone(),
         admit: admit::Config {
             clamp: settings.guard.clamp,

@@ -1,21 +1,23 @@
 //! The arguments, as clap reads them.
 
 mod format;
+mod ledger;
+mod limits;
 mod prices;
+mod stops;
 mod storage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::domain::Window;
-use crate::domain::limit::{Per, Unit};
-
 pub use format::Format;
+pub(crate) use ledger::LedgerCommand;
+pub(crate) use limits::LimitsCommand;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
+pub(crate) use stops::{FusesCommand, KillSwitchCommand};
 pub(crate) use storage::{MigrateArgs, NodesCommand, StorageCommand};
 
 /// A spend guard in front of the OpenAI API.
@@ -91,6 +93,26 @@ pub enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: LimitsCommand,
+        /// The output format.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Stop all spending of a key, a project or the organization, and allow it again.
+    #[command(after_help = "Example: spendguard kill-switch on key_abc --note 'its secret has leaked'")]
+    KillSwitch {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: KillSwitchCommand,
+        /// The output format.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// See fuses, and reset those that have blown.
+    #[command(after_help = "Example: spendguard fuses reset runaway")]
+    Fuses {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: FusesCommand,
         /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
@@ -251,56 +273,6 @@ pub enum ProjectsCommand {
     },
 }
 
-/// `spendguard limits …`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LimitsCommand {
-    /// List limits with their meters.
-    #[command(after_help = "Example: spendguard limits list")]
-    List,
-    /// Make or change a limit.
-    #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
-    Set {
-        /// Its name.
-        name: String,
-        /// For whom it counts separately.
-        #[arg(long, default_value = "organization", value_parser = PossibleValuesParser::new(Per::ALL.map(Per::name)))]
-        per: String,
-        /// What it counts.
-        #[arg(long, default_value = "usd", value_parser = PossibleValuesParser::new(Unit::ALL.map(Unit::name)))]
-        unit: String,
-        /// Over which window of the calendar; `request` caps each request.
-        #[arg(long, value_parser = PossibleValuesParser::new(Window::ALL.map(Window::name)))]
-        window: String,
-        /// The cap.
-        #[arg(long)]
-        hard: Option<String>,
-        /// Soft thresholds, such as 12 or 50%.
-        #[arg(long, value_delimiter = ',')]
-        soft: Vec<String>,
-        /// The requests that it applies to: project=chatbot, key=…, model=gpt-5* or tag:team=search.
-        #[arg(long)]
-        only: Vec<String>,
-        /// IANA time zone.
-        #[arg(long)]
-        zone: Option<String>,
-        /// Only count and log the requests that would be refused.
-        #[arg(long)]
-        shadow: bool,
-    },
-    /// Remove a limit that was not made by the configuration file.
-    #[command(after_help = "Example: spendguard limits remove budget")]
-    Remove {
-        /// Its name.
-        name: String,
-    },
-    /// Show which entries and holds make up a limit's number.
-    #[command(after_help = "Example: spendguard limits explain monthly-budget")]
-    Explain {
-        /// Its name.
-        name: String,
-    },
-}
-
 /// `spendguard usage …`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example: spendguard usage --by model --since 2026-11-01 --format csv")]
@@ -317,48 +289,6 @@ pub struct UsageArgs {
     /// The output format.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// `spendguard ledger …`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LedgerCommand {
-    /// Show the newest entries.
-    #[command(after_help = "Example: spendguard ledger tail -f")]
-    Tail {
-        /// Keep printing new entries.
-        #[arg(short, long)]
-        follow: bool,
-        /// How many entries.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        number: usize,
-    },
-    /// Export all entries, oldest first.
-    #[command(after_help = "Example: spendguard ledger export --format csv > ledger.csv")]
-    Export {
-        /// From which day or Unix second.
-        #[arg(long)]
-        since: Option<String>,
-        /// Until which day or Unix second, exclusive.
-        #[arg(long)]
-        until: Option<String>,
-    },
-    /// Correct an entry by a new one.
-    #[command(
-        after_help = "Example: spendguard ledger adjust ent_42 --usd=-1.23 --note 'refunded by OpenAI'"
-    )]
-    Adjust {
-        /// The entry's id.
-        entry: String,
-        /// Dollars to add, or with a minus to take away.
-        #[arg(long, allow_hyphen_values = true)]
-        usd: String,
-        /// The reason.
-        #[arg(long)]
-        note: String,
-    },
-    /// Verify the ledger: compare all that it stores twice, and explain each difference.
-    #[command(after_help = "Example: spendguard ledger verify")]
-    Verify,
 }
 
 /// `spendguard credits …`.

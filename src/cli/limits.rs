@@ -1,5 +1,7 @@
 //! `spendguard limits …`.
 
+mod trial;
+
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -31,6 +33,9 @@ pub(super) async fn run(
             let removed = connection.call(Method::DELETE, &path, None).await?;
             table::outcome(format, &removed, &format!("limit {name} is removed"));
             Ok(())
+        }
+        LimitsCommand::Try { file, since, until } => {
+            trial::run(&file, &since, until, format, connection).await
         }
         LimitsCommand::Explain { name } => explain(&name, format, connection).await,
     }

@@ -10,7 +10,6 @@ use http::Method;
 
 use crate::config::alerts::alerts;
 use crate::config::database::database;
-use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::otlp::otlp;
 use crate::config::place::Place;
@@ -18,9 +17,11 @@ use crate::config::pricing::pricing;
 use crate::config::problems::{ConfigError, DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY, Notes, secret};
 use crate::config::raw::{Amount, Raw};
 use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
+use crate::config::tags::tags;
+use crate::config::{edge, fuses};
 use crate::config::{text, units};
 use crate::domain::limit::Mode;
-use crate::domain::{Money, Secret};
+use crate::domain::{Limit, Money, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::protocol::openai::endpoint::{Remedy, classify, is_misspelt, reason};
@@ -48,6 +49,25 @@ pub fn load(
     }
 }
 
+/// The limits of a file, whatever else is in it.
+pub fn limits_of(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<Arc<Limit>>, ConfigError> {
+    let environment: HashMap<String, String> = environment.into_iter().collect();
+    let place = Place::of(Some(path))?;
+    let raw = place.read(&environment)?;
+    let mut problems = Vec::new();
+    let limits = limits(&raw.limit, &raw.time.zone, &mut problems);
+    if limits.is_empty() && problems.is_empty() {
+        problems.push(("limit".to_owned(), "there is no [[limit]] in this file".to_owned()));
+    }
+    if problems.is_empty() {
+        return Ok(limits);
+    }
+    Err(ConfigError { lines: problems.iter().map(|problem| place.line(problem, &environment)).collect() })
+}
+
 /// The file that a configuration reads its price sheet from, whatever its content;
 /// `None` if it uses the built-in sheet.
 pub fn sheet_file(
@@ -64,7 +84,7 @@ fn resolve(
     environment: &HashMap<String, String>,
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
-    let limits = limits(&raw.limit, &raw.time.zone, problems);
+    let (limits, fuses) = (limits(&raw.limit, &raw.time.zone, problems), fuses::of(&raw.fuse, problems));
     let overrides = prices(&raw.price, problems);
     let mut notes = Notes::new(problems);
     let zone = jiff::tz::TimeZone::get(&raw.time.zone).map(|_| raw.time.zone.as_str().into());
@@ -73,7 +93,7 @@ fn resolve(
     let upstream = upstream(raw, environment, &mut notes);
     let has_key = upstream.as_ref().is_some_and(|upstream| upstream.api_key.is_some());
     let pass_through = pass_through(raw, has_key, &mut notes);
-    let projects = projects(raw, &mut notes);
+    let (projects, tags) = (projects(raw, &mut notes), tags(&raw.tags, &mut notes));
     let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
     let durability = [("process", Durability::Process), ("power", Durability::Power)];
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
@@ -81,16 +101,14 @@ fn resolve(
     let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let database = database(raw, environment, &mut notes);
-    let keep = raw.storage.keep.as_deref().map(keep).transpose();
-    let keep = notes.ok("storage.keep", keep);
+    let keep = notes.ok("storage.keep", raw.storage.keep.as_deref().map(keep).transpose());
     let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
     let endpoints_allowed = allowed(raw, &mut notes);
     let (credit, otlp) = (credit(raw, &mut notes), otlp(raw, environment, &mut notes));
-    let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
-    let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
+    let alerts = alerts(raw, &dashboard(raw), environment, &mut notes);
     level?;
     let pricing = pricing?;
     let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
@@ -115,15 +133,23 @@ fn resolve(
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
         shared_objects: raw.endpoints.shared_objects,
+        tags: tags?,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
         otlp: otlp?.map(Arc::new),
         organization: raw.organization.name.clone(),
         projects,
         limits,
+        fuses,
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// The address of the dashboard.
+fn dashboard(raw: &Raw) -> String {
+    let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}/", raw.admin.listen)
 }
 
 /// Whether clients may send their own keys; it follows from whether the guard has one.

@@ -1,6 +1,7 @@
 //! The configuration file as it is written. Every key has its default here.
 
 pub mod alerts;
+pub mod fuses;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,10 @@ pub struct Raw {
     pub errors: Errors,
     /// Endpoints.
     pub endpoints: Endpoints,
+    /// For each tag, where its value comes from; the first that a request has. By default from the
+    /// header `x-spendguard-tags`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, Vec<String>>,
     /// The log.
     pub log: Log,
     /// The export to an OpenTelemetry collector.
@@ -66,6 +71,9 @@ pub struct Raw {
     /// Limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
+    /// Fuses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fuse: Vec<fuses::Fuse>,
     /// The alerts that are sent when a limit is reached.
     pub alerts: alerts::Alerts,
     /// Prices that override the price sheet.

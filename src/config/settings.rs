@@ -9,13 +9,14 @@ use http::{Method, Uri};
 
 use crate::alerts;
 use crate::domain::demand::Tier;
-use crate::domain::{Limit, Secret};
+use crate::domain::{Fuse, Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::{Override, Sheet, SheetError, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::refuse::SpendStatus;
+use crate::proxy::tags::Sources;
 use crate::store::Durability;
 use crate::telemetry;
 use crate::upstream::HttpProxy;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub endpoints_allowed: Vec<(Method, String)>,
     /// Whether projects share the objects that they made at upstream.
     pub shared_objects: bool,
+    /// Where tags come from.
+    pub tags: Sources,
     /// Whether the log is JSON.
     pub log_json: bool,
     /// The log's level.
@@ -74,6 +77,8 @@ pub struct Settings {
     pub projects: Vec<(String, String)>,
     /// Limits.
     pub limits: Vec<Arc<Limit>>,
+    /// Fuses.
+    pub fuses: Vec<Arc<Fuse>>,
     /// The channels that alerts are sent through.
     pub alerts: alerts::Config,
     /// Whether an alert is sent when a hard limit is likely to be reached.

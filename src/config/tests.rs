@@ -155,6 +155,25 @@ fn mistakes_name_file_line_key_and_remedy() {
 }
 
 #[test]
+fn mistakes_of_tags_name_their_remedy() {
+    for (text, expected) in [
+        (
+            "[tags]\nteam = [\"user\"]\nrun = [\"authorization\"]\n",
+            "x.toml:3: tags.run: \"authorization\" is no source; use x-spendguard-tags, prompt_cache_key,",
+        ),
+        ("[tags]\nrun = []\n", "x.toml:2: tags.run: give 1 to 16 sources"),
+        ("[tags]\n\"a b\" = [\"user\"]\n", "x.toml:2: tags.a b: the name of a tag has 1 to 64"),
+        (
+            "[[limit]]\nname = \"a\"\nwindow = \"month\"\nper = \"tag:a b\"\nhard = 1\n",
+            "x.toml:4: limit[0].per: use organization, project,",
+        ),
+    ] {
+        let error = with(text, &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
+    }
+}
+
+#[test]
 fn mistakes_of_the_export_name_their_remedy() {
     for (text, expected) in [
         (
@@ -231,12 +250,21 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
     let environment = [("OPENAI_API_KEY", "sk-upstream-secret"), ("SMTP_PASSWORD", "mail-secret")];
     for text in [
         "",
-        "[storage]\nkeep = \"400d\"\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.5\nsoft = [\"50%\", 3]\n",
+        "[storage]\nkeep = \"400d\"\n[tags]\nrun = [\"user\", \"metadata.a\"]\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.5\nsoft = [\"50%\", 3]\n",
     ] {
         let settings = with(text, &environment).unwrap();
         let shown = &settings.text;
         for (section, key) in shipped_keys() {
-            let is_list = ["project", "limit", "price", "alerts.email", "alerts.webhook", "alerts.slack"];
+            let is_list = [
+                "project",
+                "limit",
+                "fuse",
+                "price",
+                "tags",
+                "alerts.email",
+                "alerts.webhook",
+                "alerts.slack",
+            ];
             if is_list.contains(&section.as_str()) {
                 continue;
             }
@@ -254,6 +282,7 @@ fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
         let again = with(shown, &environment).unwrap_or_else(|error| panic!("{error}\n{shown}"));
         assert_eq!(&again.text, shown);
         assert_eq!(format!("{:?}", again.limits), format!("{:?}", settings.limits));
+        assert_eq!(again.tags, settings.tags);
     }
 }
 

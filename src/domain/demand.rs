@@ -4,6 +4,7 @@
 //! into the most it can cost. A field that could not be understood is an error, and
 //! never becomes part of a demand.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::domain::object::ObjectReference;
@@ -250,6 +251,19 @@ pub struct Speech {
     pub is_plain: bool,
 }
 
+/// The fields of a body by which clients group their requests, each as a value that a tag may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// `prompt_cache_key`.
+    pub prompt_cache_key: Option<String>,
+    /// `safety_identifier`.
+    pub safety_identifier: Option<String>,
+    /// `user`.
+    pub user: Option<String>,
+    /// `metadata`, by name.
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// A metered request, as far as its cost depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
@@ -314,6 +328,8 @@ pub struct Demand {
     pub units: Quantities,
     /// `safety_identifier`, else `user`.
     pub end_user: Option<String>,
+    /// What may become tags of it.
+    pub labels: Labels,
 }
 
 /// The upper bound of a request: the amounts that a hold reserves.

@@ -1,13 +1,14 @@
 //! Limits: what is counted, over which window, for whom, and the caps.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::domain::{Money, Pattern, Window};
+use crate::domain::{Money, Pattern, Window, tag};
 
 /// For whom a limit counts separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Per {
     /// One meter for the whole organization.
     Organization,
@@ -19,6 +20,8 @@ pub enum Per {
     User,
     /// A meter for each model.
     Model,
+    /// A meter for each value of the tag of this name, within each key.
+    Tag(Arc<str>),
 }
 
 /// What a limit counts.
@@ -139,24 +142,34 @@ fn share(hard: i64, percent: u32) -> i64 {
     i64::try_from((exact + 99).div_euclid(100)).unwrap_or(i64::MAX)
 }
 
+/// What the name of a tag stands behind, where a limit counts its values separately.
+const TAG_PREFIX: &str = "tag:";
+
 impl Per {
-    /// Every value, widest first.
-    pub const ALL: [Self; 5] = [Self::Organization, Self::Project, Self::Key, Self::User, Self::Model];
+    /// Every value but tags, widest first.
+    pub const UNTAGGED: [Self; 5] = [Self::Organization, Self::Project, Self::Key, Self::User, Self::Model];
+    /// The names that there are, for messages.
+    pub const NAMES: &str = "organization, project, key, user, model or tag:NAME, where NAME has 1 to 64 of a-z, A-Z, \
+                             0-9, '.', '_' and '-'";
 
     /// The name in configuration and API.
-    pub const fn name(self) -> &'static str {
-        match self {
+    pub fn name(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Organization => "organization",
             Self::Project => "project",
             Self::Key => "key",
             Self::User => "user",
             Self::Model => "model",
-        }
+            Self::Tag(name) => return Cow::Owned(format!("{TAG_PREFIX}{name}")),
+        })
     }
 
     /// The value of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|per| per.name() == name)
+        if let Some(tag) = name.strip_prefix(TAG_PREFIX) {
+            return tag::is_name(tag).then(|| Self::Tag(tag.into()));
+        }
+        Self::UNTAGGED.into_iter().find(|per| per.name() == name)
     }
 }
 
@@ -238,7 +251,7 @@ impl Source {
 
 impl fmt::Display for Per {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.name())
     }
 }
 
@@ -251,6 +264,18 @@ impl fmt::Display for Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_counts_by_a_tag_of_a_plain_name() {
+        let per = Per::named("tag:run-1").unwrap();
+        assert_eq!((&per, &*per.name()), (&Per::Tag("run-1".into()), "tag:run-1"));
+        for per in Per::UNTAGGED {
+            assert_eq!(Per::named(&per.name()), Some(per));
+        }
+        for bad in ["", "tag", "tag:", "tag: run", "tag:a=b", "Tag:run", "tags:run"] {
+            assert_eq!(Per::named(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn shares_of_the_cap_round_up_and_sort() {

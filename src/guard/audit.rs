@@ -50,6 +50,11 @@ impl Actor {
         Self::lasting("guard", "the guard itself")
     }
 
+    /// A fuse of the configuration.
+    pub fn fuse(name: &str) -> Self {
+        Self::lasting(&format!("fuse:{name}"), &format!("the fuse {name:?}"))
+    }
+
     fn lasting(id: &str, name: &str) -> Self {
         Self { id: id.to_owned(), name: name.to_owned(), standing: Standing::default() }
     }

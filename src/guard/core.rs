@@ -12,12 +12,11 @@ mod rates;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::{Limit, Money};
-use crate::guard::Denied;
 use crate::guard::alert_facts::Recent;
+use crate::guard::{Denied, News};
 use crate::ledger::account::Account;
 use crate::ledger::entry::{Crossing, Entry, Hold};
 use crate::ledger::locked::{Locked, LockedLedger};
@@ -45,8 +44,7 @@ pub struct Core {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     recent: Recent,
-    /// Notified whenever a crossing is written.
-    crossed: Arc<Notify>,
+    news: Arc<News>,
 }
 
 impl Core {
@@ -56,10 +54,10 @@ impl Core {
         journal: Journal,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
-        crossed: Arc<Notify>,
+        news: Arc<News>,
     ) -> Self {
         let (rates, recent) = (ArcSwap::from_pointee(Throttle::default()), Recent::default());
-        Self { ledger, journal, rates, clock, metrics, recent, crossed }
+        Self { ledger, journal, rates, clock, metrics, recent, news }
     }
 
     /// Admits a request, or says why not. `reservation` owns the hold from the moment on
@@ -338,9 +336,9 @@ impl Core {
         &self.metrics
     }
 
-    /// Notified whenever a crossing is written.
-    pub fn crossed(&self) -> &Arc<Notify> {
-        &self.crossed
+    /// Wakes those who wait for what is written.
+    pub fn news(&self) -> &News {
+        &self.news
     }
 
     /// The slot of a request, for its ending.

@@ -11,18 +11,27 @@ use crate::metrics::Metrics;
 use crate::store::Observer;
 use crate::sync::unpoisoned;
 
+/// Wakes those who wait for what is written.
+#[derive(Debug, Default)]
+pub struct News {
+    /// A crossing.
+    pub crossed: Notify,
+    /// Anything.
+    pub committed: Notify,
+}
+
 /// Records the writer's work in metrics and log events.
 pub struct WriteLog {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    crossed: Arc<Notify>,
+    news: Arc<News>,
     began: Mutex<Duration>,
 }
 
 impl WriteLog {
-    /// A log by a clock; `crossed` is notified of each crossing.
-    pub fn new(clock: Arc<Clock>, metrics: Arc<Metrics>, crossed: Arc<Notify>) -> Self {
-        Self { clock, metrics, crossed, began: Mutex::default() }
+    /// A log by a clock.
+    pub fn new(clock: Arc<Clock>, metrics: Arc<Metrics>, news: Arc<News>) -> Self {
+        Self { clock, metrics, news, began: Mutex::default() }
     }
 }
 
@@ -34,6 +43,7 @@ impl Observer for WriteLog {
     fn committed(&self) {
         let began = *unpoisoned(self.began.lock());
         self.metrics.committed(self.clock.running().saturating_sub(began));
+        self.news.committed.notify_one();
     }
 
     fn failed(&self, error: &(dyn std::error::Error + 'static)) {
@@ -52,7 +62,7 @@ impl Observer for WriteLog {
     }
 
     fn crossed(&self, crossing: &Crossing) {
-        self.crossed.notify_one();
+        self.news.crossed.notify_one();
         let Crossing { mark, limit, subject, threshold, settled, .. } = crossing;
         let (threshold, settled) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
         match mark {
@@ -84,6 +94,8 @@ impl Observer for WriteLog {
                     "requests are refused because prepaid credit is used up"
                 );
             }
+            // Written with their stops, by those who log them.
+            AlertKind::FuseBlown | AlertKind::KillSwitch => {}
         }
     }
 }

@@ -349,6 +349,7 @@ impl Account {
             subject: grant_id(newest.id),
             threshold: threshold.nano(),
             window_start_s: newest.created_ms.div_euclid(1_000),
+            ends_s: None,
             settled: balance.used.nano(),
             at_ms,
         };

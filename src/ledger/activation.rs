@@ -93,8 +93,8 @@ impl Ledger {
             let Some(place) = self.by_slot.get(&slot) else { continue };
             let metered = &mut self.limits[*place];
             // The counts since it was staged are few compared with its past.
-            for (of, Meter { settled, held }) in std::mem::replace(&mut metered.meters, meters) {
-                let meter = metered.meters.entry(of).or_default();
+            for (of, Meter { settled, held }) in std::mem::replace(&mut metered.meters, meters).into_all() {
+                let meter = metered.meters.made(of);
                 meter.settled = meter.settled.saturating_add(settled);
                 meter.held = meter.held.saturating_add(held);
             }

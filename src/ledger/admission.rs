@@ -13,7 +13,7 @@ use crate::domain::{Limit, Money, Window};
 use crate::ledger::Ledger;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, reserved};
-use crate::ledger::meter::{METERS_MAX, Meter, Metered, Reading, Subject};
+use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::waiting::Turn;
 
 /// A request that wants to spend.
@@ -200,12 +200,11 @@ impl Ledger {
     /// meters are rows, those that a request needs are made and loaded before it is decided, unless
     /// there are as many as there may be.
     fn has_no_meter_for(&self, metered: &Metered, of: &Attribution, at_s: i64) -> bool {
-        let may_make = if self.is_shared() {
-            metered.limit.window == Window::Request
+        if self.is_shared() {
+            metered.limit.window != Window::Request && metered.lacks_meter(of, at_s)
         } else {
-            metered.meters.len() < METERS_MAX
-        };
-        !may_make && metered.lacks_meter(of, at_s)
+            metered.lacks_room(of, at_s)
+        }
     }
 
     /// What one limit would have left on a meter, or why it would refuse.

@@ -155,7 +155,7 @@ impl Denial {
         let Self::Held(blocked) = self else { return u8::from(matches!(self, Self::CreditHeld(_))) * 3 };
         let limit = &blocked.limit;
         match limit.per {
-            Per::Key | Per::User => 0,
+            Per::Key | Per::User | Per::Tag(_) => 0,
             Per::Project | Per::Model | Per::Organization if !limit.only.keys.is_empty() => 0,
             Per::Project | Per::Model => 1,
             Per::Organization if !limit.only.projects.is_empty() => 1,

@@ -48,11 +48,11 @@ impl Ledger {
         let cost = [client_cap, credit].into_iter().flatten().min();
         let mut left = Headroom { cost, shows_cost: self.account().is_some(), ..Headroom::default() };
         for metered in self.reached(of) {
-            let Limit { unit, mode, hard, per, .. } = *metered.limit;
+            let Limit { unit, mode, hard, .. } = *metered.limit;
             for subject in metered.subjects(of) {
                 left.shows_cost |= unit == Unit::Usd;
                 let Some(hard) = hard.filter(|_| mode == Mode::Enforce) else { continue };
-                left.by_model |= per == Per::Model;
+                left.by_model |= metered.limit.per == Per::Model;
                 if unit != Unit::Requests {
                     let meter = metered.reading(subject, at_ms.div_euclid(1_000)).meter;
                     left.leave(unit, hard.saturating_sub(meter.settled).saturating_sub(meter.held).max(0));

@@ -1,48 +1,14 @@
 //! One limit in force with its meters: limit × subject × window start.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use foldhash::quality::RandomState;
-use indexmap::IndexMap;
 
 use crate::domain::limit::{Only, Per};
 use crate::domain::{Limit, Pattern, Span, model};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
-
-/// The subject of a meter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// The organization.
-    Organization,
-    /// One project's, key's, end user's or model's.
-    One(Arc<str>),
-}
-
-impl Subject {
-    /// The subject of a limit that has this label.
-    pub fn labelled(limit: &Limit, label: String) -> Self {
-        if limit.per == Per::Organization { Self::Organization } else { Self::One(label.into()) }
-    }
-
-    /// The name in API, ledger and metrics: `org`, else the id or name itself.
-    pub fn label(&self) -> &str {
-        match self {
-            Self::Organization => "org",
-            Self::One(name) => name,
-        }
-    }
-}
-
-/// One counter, in its limit's unit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
-    /// What has been charged for good.
-    pub settled: i64,
-    /// What open requests may still cost.
-    pub held: i64,
-}
+pub(crate) use crate::ledger::meters::Meters;
+pub use crate::ledger::meters::{METERS_MAX, Meter, Subject, VALUES_MAX, key_and_tag};
+use crate::ledger::meters::{Place, Rows};
 
 /// A meter with its place, as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,18 +21,6 @@ pub struct Reading {
     pub meter: Meter,
 }
 
-/// Meters by subject and window start. They have places, which change only when
-/// one is removed: the last takes its place. So they can be walked in slices, from
-/// the last place to the first, and none is missed.
-///
-/// Looked up several times a request, so by a hash that is quick; its seed is
-/// random, since clients choose names.
-pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
-
-/// The most meters of one limit: in memory, where each takes about 150 bytes, or as rows of one
-/// window that guards share.
-pub const METERS_MAX: usize = 2_000_000;
-
 /// A limit with its meters.
 #[derive(Debug)]
 pub(crate) struct Metered {
@@ -76,8 +30,8 @@ pub(crate) struct Metered {
     /// Staged limits count but don't decide, until their past is known.
     pub(crate) in_force: bool,
     pub(crate) meters: Meters,
-    /// Where guards share the meters, how many rows there are of each window, by its start.
-    pub(crate) rows: BTreeMap<i64, usize>,
+    /// Where guards share the meters, how many rows there are of them.
+    pub(crate) rows: Rows,
     windows: Windows,
     /// The window at whose start the removal of past ones began.
     pruned_s: i64,
@@ -88,7 +42,7 @@ pub(crate) struct Metered {
 impl Metered {
     pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
         let (thresholds, windows) = (limit.thresholds(), Windows::of(&limit));
-        let (meters, rows) = (Meters::default(), BTreeMap::new());
+        let (meters, rows) = (Meters::default(), Rows::default());
         let (pruned_s, unpruned) = (i64::MIN, 0);
         Self { slot, limit, thresholds, in_force: false, meters, rows, windows, pruned_s, unpruned }
     }
@@ -105,8 +59,19 @@ impl Metered {
 
     /// Whether a request needs a meter that is not in memory.
     pub(crate) fn lacks_meter(&self, of: &Attribution, at_s: i64) -> bool {
-        let is_new = |subject| !self.meters.contains_key(&(subject, self.span(at_s).start_s));
-        self.subjects(of).any(is_new)
+        self.subjects(of).any(|subject| !self.meters.has(&(subject, self.span(at_s).start_s)))
+    }
+
+    /// Whether a request needs a meter that is not in memory, and that there is no room for.
+    pub(crate) fn lacks_room(&self, of: &Attribution, at_s: i64) -> bool {
+        let (is_full, by_tag) = (self.meters.len() >= METERS_MAX, matches!(self.limit.per, Per::Tag(_)));
+        // Nearly always.
+        if !is_full && !by_tag {
+            return false;
+        }
+        let start_s = self.span(at_s).start_s;
+        let lacks = |place: &Place| !self.meters.has(place) && (is_full || self.meters.is_full_for(place));
+        self.subjects(of).any(|subject| lacks(&(subject, start_s)))
     }
 
     /// Forgets meters of past windows that nothing is held on, `count` at a time: the
@@ -118,10 +83,9 @@ impl Metered {
         }
         for _ in 0..count.min(self.unpruned) {
             self.unpruned -= 1;
-            let is_past =
-                |((_, start), meter): (&(Subject, i64), &Meter)| *start < start_s && meter.held == 0;
-            if self.meters.get_index(self.unpruned).is_some_and(is_past) {
-                self.meters.swap_remove_index(self.unpruned);
+            let is_past = |((_, start), meter): (&Place, &Meter)| *start < start_s && meter.held == 0;
+            if self.meters.at(self.unpruned).is_some_and(is_past) {
+                self.meters.remove_at(self.unpruned);
             }
         }
     }
@@ -151,12 +115,15 @@ impl Iterator for Subjects {
 /// limit per model, one for each model that the request runs.
 pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
     let one = |whose: &Arc<str>| [Some(Subject::One(Arc::clone(whose))), None];
-    Subjects(match (reached(&limit.only, of), limit.per) {
+    Subjects(match (reached(&limit.only, of), &limit.per) {
         ([false, false], _) => [None, None],
         (_, Per::Organization) => [Some(Subject::Organization), None],
         (_, Per::Project) => one(&of.project),
         (_, Per::Key) => one(&of.key),
         (_, Per::User) => of.end_user.as_ref().map_or([None, None], one),
+        (_, Per::Tag(name)) => {
+            [of.tags.get(&**name).map(|value| Subject::tagged(&of.key, name, value)), None]
+        }
         ([requested, image], Per::Model) => {
             let requested = (requested && !of.model.is_empty()).then(|| family(of));
             let image = of.image_model.as_deref().filter(|_| image).map(|name| family_of(name, of));

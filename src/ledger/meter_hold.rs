@@ -31,7 +31,7 @@ pub(super) fn hold_on(metered: &mut Metered, hold: &Hold, meter_holds: &mut Vec<
     let first = meter_holds.len();
     meter_holds.extend(meter_holds_of(metered, hold));
     for MeterHold { subject, start_s, amount, .. } in &meter_holds[first..] {
-        let meter = metered.meters.entry((subject.clone(), *start_s)).or_default();
+        let meter = metered.meters.made((subject.clone(), *start_s));
         meter.held = meter.held.saturating_add(*amount);
     }
 }
@@ -45,16 +45,15 @@ pub(super) fn end_on(
     crossings: &mut Vec<Crossing>,
 ) {
     let Metered { limit, thresholds, meters, .. } = metered;
-    let entry = meters.entry((meter_hold.subject.clone(), meter_hold.start_s));
-    let place = entry.index();
-    let meter = entry.or_default();
+    let place = (meter_hold.subject.clone(), meter_hold.start_s);
+    let meter = meters.made(place.clone());
     meter.held = meter.held.saturating_sub(meter_hold.amount);
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
     let after = *meter;
     // A request that cost nothing leaves no meter behind.
     if after == Meter::default() {
-        meters.swap_remove_index(place);
+        meters.remove(&place);
     }
     let passed = passed(thresholds, before, after.settled);
     crossings.extend(passed.map(|t| {

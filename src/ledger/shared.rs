@@ -16,6 +16,7 @@ use crate::ledger::account::{Account, Segment};
 use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::{METERS_MAX, Meter, Metered, Subject};
 use crate::ledger::meter_hold::meter_holds_of;
+use crate::ledger::meters::Rows;
 use crate::ledger::{Ledger, Retired};
 
 /// The most meters of one limit that are remembered between two groups: those that a look at the
@@ -43,6 +44,8 @@ pub struct RowCount {
     pub limit: String,
     /// Where the window starts, in Unix seconds.
     pub start_s: i64,
+    /// Of a limit per tag, the key whose values they are; of another it has no meaning.
+    pub key: Option<String>,
     /// The rows.
     pub rows: usize,
 }
@@ -52,6 +55,8 @@ pub struct RowCount {
 pub struct Counted {
     /// The limit's name.
     pub limit: Arc<str>,
+    /// Whether it counts the values of a tag, of which each key has a most.
+    pub by_tag: bool,
     slot: u32,
 }
 
@@ -160,34 +165,41 @@ impl Ledger {
 
     /// Whether a meter was loaded before, so that its row exists.
     pub fn has_meter(&self, key: &MeterKey) -> bool {
-        self.metered_of(key).is_some_and(|metered| metered.meters.contains_key(&place_of(key)))
+        self.metered_of(key).is_some_and(|metered| metered.meters.has(&place_of(key)))
     }
 
     /// Whether there are as many meters of its limit and window as there may be, by the rows that
     /// were counted last and those that this guard has made since.
     pub fn is_full(&self, key: &MeterKey) -> bool {
-        let rows = self.metered_of(key).and_then(|metered| metered.rows.get(&key.start_s));
-        rows.is_some_and(|rows| *rows >= METERS_MAX)
+        self.metered_of(key).is_some_and(|metered| metered.rows.is_full_for(&key.subject, key.start_s))
     }
 
     /// The limits whose rows are to be counted.
     pub fn counted_limits(&self) -> Vec<Counted> {
-        let counted = |of: &Metered| Counted { limit: Arc::clone(&of.limit.name), slot: of.slot };
+        let counted = |of: &Metered| {
+            let by_tag = matches!(of.limit.per, Per::Tag(_));
+            Counted { limit: Arc::clone(&of.limit.name), by_tag, slot: of.slot }
+        };
         self.limits.iter().filter(|of| is_counted(of)).map(counted).collect()
     }
 
     /// Replaces the counts of a limit's rows by new ones, unless another has its name by now.
     pub fn note_counted(&mut self, of: &Counted, counts: &[RowCount]) {
         let Some(place) = self.by_slot.get(&of.slot) else { return };
-        self.limits[*place].rows = counts.iter().map(|count| (count.start_s, count.rows)).collect();
+        let mut rows = Rows::default();
+        for count in counts {
+            rows.add(count.start_s, count.key.as_deref(), count.rows);
+        }
+        self.limits[*place].rows = rows;
     }
 
     /// Adds rows that were made to the counts.
     pub fn note_made(&mut self, made: &[RowCount]) {
-        for RowCount { limit, start_s, rows } in made {
+        for RowCount { limit, start_s, key, rows } in made {
             let mut limits = self.limits.iter_mut();
             if let Some(metered) = limits.find(|of| *of.limit.name == **limit).filter(|of| is_counted(of)) {
-                *metered.rows.entry(*start_s).or_default() += rows;
+                let key = key.as_deref().filter(|_| matches!(metered.limit.per, Per::Tag(_)));
+                metered.rows.add(*start_s, key, *rows);
             }
         }
     }
@@ -202,13 +214,13 @@ impl Ledger {
     /// Loads a meter from its row.
     pub fn load_meter(&mut self, key: &MeterKey, meter: Meter) {
         let Some(place) = self.by_slot.get(&key.slot) else { return };
-        self.limits[*place].meters.insert(place_of(key), meter);
+        *self.limits[*place].meters.made(place_of(key)) = meter;
     }
 
     /// Forgets a meter, whose row is gone.
     pub fn forget_meter(&mut self, key: &MeterKey) {
         if let Some(place) = self.by_slot.get(&key.slot) {
-            self.limits[*place].meters.swap_remove(&place_of(key));
+            self.limits[*place].meters.remove(&place_of(key));
         }
     }
 
@@ -293,14 +305,14 @@ impl Ledger {
     }
 }
 
-/// Whether clients name the subjects of a limit: end users, models, and keys that no guard has
-/// issued. There are no more projects than operators make.
+/// Whether clients name the subjects of a limit: end users, models, values of tags, and keys that
+/// no guard has issued. There are no more projects than operators make.
 fn is_counted(metered: &Metered) -> bool {
     let Limit { per, only, window, .. } = &*metered.limit;
     let is_open = match per {
         Per::Organization | Per::Project => false,
         Per::Key => only.keys.is_empty(),
-        Per::User | Per::Model => true,
+        Per::User | Per::Model | Per::Tag(_) => true,
     };
     is_open && *window != Window::Request
 }

@@ -13,7 +13,7 @@ use crate::domain::limit::{Mode, Only, Per, Soft, Source};
 use crate::domain::{Class, Quantities, Window};
 use crate::ledger::calendar::Windows;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Basis, Tags};
+use crate::ledger::entry::Basis;
 use crate::ledger::meter::{Meter, subjects};
 
 const START_MS: i64 = 1_790_000_000_000;
@@ -40,7 +40,7 @@ fn of(who: u8) -> Arc<Attribution> {
         key: format!("key_{who}").into(),
         key_name: "k".into(),
         end_user: (who > 1).then(|| "ann".into()),
-        tags: Arc::new(Tags::new()),
+        tags: Arc::new((who > 0).then(|| ("run".to_owned(), format!("r{}", who % 2))).into_iter().collect()),
         endpoint: "/v1/chat/completions".into(),
         model: "gpt-5".into(),
         priced_as: None,
@@ -108,6 +108,7 @@ fn limits() -> Vec<Arc<Limit>> {
         limit("org", Per::Organization, Unit::Usd, Window::Day, Some(1_000)),
         limit("project", Per::Project, Unit::Usd, Window::Hour, Some(600)),
         limit("key", Per::Key, Unit::Tokens, Window::Month, Some(400)),
+        limit("run", Per::Tag("run".into()), Unit::Usd, Window::Total, Some(500)),
         limit("user", Per::User, Unit::Requests, Window::Total, Some(9)),
     ]
 }
@@ -310,9 +311,9 @@ fn requests_that_come_to_nothing_leave_no_meter_behind() {
     let (free, paid) =
         (held(&mut ledger, of(3), bound(0, 0), START_MS), held(&mut ledger, of(3), bound(9, 9), START_MS));
     ledger.apply(&ending(&paid, Kind::Release, 0, 0, START_MS));
-    assert!(ledger.limits[0].meters.is_empty());
+    assert_eq!(ledger.limits[0].meters.len(), 0);
     ledger.apply(&ending(&free, Kind::Settle, 4, 1, START_MS));
-    assert_eq!(ledger.limits[0].meters.values().map(|meter| meter.settled).collect::<Vec<_>>(), [4]);
+    assert_eq!(ledger.limits[0].meters.iter().map(|(_, meter)| meter.settled).collect::<Vec<_>>(), [4]);
 }
 
 #[test]
@@ -327,7 +328,7 @@ fn a_correction_counts_on_limits_that_are_being_made_and_on_meters_without_spend
     ledger.apply(&adjust(20));
     ledger.install(&limits, staged.iter().map(|backfill| backfill.history(Past::new())).collect());
     let settled_now =
-        |ledger: &Ledger| ledger.limits[0].meters.values().map(|meter| meter.settled).sum::<i64>();
+        |ledger: &Ledger| ledger.limits[0].meters.iter().map(|(_, meter)| meter.settled).sum::<i64>();
     assert_eq!(settled_now(&ledger), 20);
     let mut ledger = in_force(&limits);
     ledger.apply(&adjust(7));

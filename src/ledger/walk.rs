@@ -74,7 +74,7 @@ impl LoadedMeters {
         for (limit, label, start_s, meter) in rows {
             let Some(place) = places.get(&*limit) else { continue };
             let (of, meters) = &mut loaded[*place];
-            meters.insert((Subject::labelled(&of.limit, label), start_s), meter);
+            *meters.made((Subject::labelled(&of.limit, label), start_s)) = meter;
         }
         Self(loaded)
     }
@@ -127,7 +127,7 @@ impl Ledger {
         }
         let (span, end) = (metered.span(at_s), walk.end.min(metered.meters.len()));
         walk.end = end.saturating_sub(SLICE);
-        let slice = (walk.end..end).filter_map(|place| metered.meters.get_index(place));
+        let slice = (walk.end..end).filter_map(|place| metered.meters.at(place));
         for ((subject, _), meter) in slice.filter(|((_, start_s), _)| *start_s == span.start_s) {
             each(subject, span, *meter);
         }
@@ -162,7 +162,7 @@ impl Ledger {
         while end > first && found.len() < CROSSINGS_MAX {
             end -= 1;
             let current = |((_, start), _): &(&(Subject, i64), &Meter)| *start >= start_s;
-            if let Some((of, meter)) = metered.meters.get_index(end).filter(current) {
+            if let Some((of, meter)) = metered.meters.at(end).filter(current) {
                 found.extend(behind(metered, of, meter.settled, at_ms));
             }
         }

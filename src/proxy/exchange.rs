@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, header};
+use http::{HeaderMap, Response, header};
 
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
@@ -24,25 +24,12 @@ use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::tap::{Cuts, SoundTap, StreamPolicy, Tap};
-use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
+use crate::upstream::{AnswerBody, SendError, SendErrorKind};
 
 /// The largest error that is read whole; OpenAI's are a few hundred bytes.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 /// The end of an answer to a metered request is lost.
 pub(super) const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
-
-/// A request as it is sent upstream.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The method.
-    pub method: Method,
-    /// Path and query, without the base.
-    pub suffix: String,
-    /// The headers, already made upstream's.
-    pub headers: HeaderMap,
-    /// The body, already rewritten.
-    pub body: Bytes,
-}
 
 /// A metered exchange: what was admitted, and how it will be billed.
 #[derive(Debug)]
@@ -308,14 +295,6 @@ async fn whole(
         recorded.await;
     }
     Ok((bytes, Some((outcome, amounts))))
-}
-
-impl Outgoing {
-    /// Sends it.
-    pub async fn send(self, upstream: &Upstream) -> Result<Response<AnswerBody>, SendError> {
-        let Self { method, suffix, headers, body } = self;
-        upstream.send(method, &suffix, headers, body).await
-    }
 }
 
 /// Waits for the answer of a request, and notes how long it took.

@@ -167,7 +167,9 @@ impl Proxy {
         endpoint: &'static str,
     ) -> Result<HeldErrand, Refusal> {
         let GuardHeaders { tags, max_cost, cost } = headers::guard_headers(&head.headers)?;
-        let attribution = Arc::new(self.attribution(caller, endpoint, &Demand::default(), tags, None));
+        let demand = Demand::default();
+        let tags = rules.tags.tags(tags, &head.headers, &demand.labels);
+        let attribution = Arc::new(self.attribution(caller, endpoint, &demand, tags, None));
         let rate_check = self.guard.pace(&attribution).await?;
         let mut errand = self.errand(rules, head, body, caller).await?;
         errand.wants_cost = cost;

@@ -6,17 +6,17 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use memchr::memmem;
 
-use crate::domain::Money;
+use crate::domain::{Money, tag};
 use crate::keys;
 use crate::proxy::refuse::Refusal;
 
 const OWN_PREFIX: &str = "x-spendguard-";
 const MAX_COST: &str = "x-spendguard-max-cost-usd";
-const TAGS: &str = "x-spendguard-tags";
+/// The header of the guard's own that has a request's tags.
+pub(super) const TAGS: &str = "x-spendguard-tags";
 const COST: &str = "x-spendguard-cost";
 const BETA: HeaderName = HeaderName::from_static("openai-beta");
 const TAGS_MAX: usize = 8;
-const TAG_BYTES_MAX: usize = 64;
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -73,7 +73,7 @@ fn tags(text: &str) -> Option<BTreeMap<String, String>> {
     for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
         let (name, value) = pair.split_once('=')?;
         let (name, value) = (name.trim(), value.trim());
-        let fits = |part: &str| !part.is_empty() && part.len() <= TAG_BYTES_MAX;
+        let fits = |part: &str| !part.is_empty() && part.len() <= tag::BYTES_MAX;
         if !fits(name) || !fits(value) || tags.insert(name.to_owned(), value.to_owned()).is_some() {
             return None;
         }

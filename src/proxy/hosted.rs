@@ -21,10 +21,11 @@ use crate::proxy::accrual::{Accrual, Asker, CONTAINER, Terms, VECTOR_STORE};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::Exchange;
-use crate::proxy::exchange::{BROKEN_OFF, Outgoing, Unserved, answered, end_unanswered};
+use crate::proxy::exchange::{BROKEN_OFF, Unserved, answered, end_unanswered};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal};
@@ -118,7 +119,9 @@ impl Proxy {
         label: &'static str,
     ) -> Result<Admitted, Refusal> {
         let GuardHeaders { tags, max_cost, .. } = headers::guard_headers(&head.headers)?;
-        let attribution = Arc::new(self.attribution(caller, label, &Demand::default(), tags, None));
+        let demand = Demand::default();
+        let tags = rules.tags.tags(tags, &head.headers, &demand.labels);
+        let attribution = Arc::new(self.attribution(caller, label, &demand, tags, None));
         let rate_check = self.guard.pace(&attribution).await?;
         let store = self.check_hosted(rules, head, body, caller).await?;
         let (plan, attribution, cost) = match (hosted, store) {

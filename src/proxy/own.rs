@@ -6,21 +6,23 @@ mod usage;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Response, header, request};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use crate::domain::demand::Labels;
 use crate::domain::limit::{Mode, Unit};
-use crate::domain::{Limit, Money, Span, Window};
+use crate::domain::{Limit, Money, Span, Stop, Window};
 use crate::guard::{Guard, RateCheck};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading};
-use crate::ledger::entry::{Attribution, grant_id};
+use crate::ledger::entry::{Attribution, Tags, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
 use crate::protocol::openai::endpoint::SelfService;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
+use crate::proxy::headers;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Failed, Proxy, Rules, rate_headers};
@@ -46,10 +48,10 @@ impl Proxy {
         &self,
         rules: &Rules,
         own: SelfService,
-        (uri, caller): (&Uri, &Caller),
+        (head, caller): (&request::Parts, &Caller),
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        match self.own(rules, own, &caller.key, uri.query().unwrap_or_default()).await {
+        match self.own(rules, own, &caller.key, head).await {
             Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
             Err(refusal) => Err((refusal, in_flight)),
         }
@@ -62,12 +64,13 @@ impl Proxy {
         rules: &Rules,
         own: SelfService,
         key: &Key,
-        query: &str,
+        head: &request::Parts,
     ) -> Result<(Bytes, RateCheck), Refusal> {
-        let of = attribution(&self.guard, key);
+        let of = attribution(&self.guard, key, tags(rules, &head.headers)?);
         let rate_check = self.guard.pace(&of).await?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         self.guard.core().see_whole().await;
+        let query = head.uri.query().unwrap_or_default();
         Ok((self.own_answer(own, key, &of, (query, &rules.zone)).await?, rate_check))
     }
 
@@ -81,7 +84,11 @@ impl Proxy {
         let readings = self.guard.matching(of);
         let body = match own {
             SelfService::Root => return Ok(ROOT.into()),
-            SelfService::Me => me(&self.opened.rulebook, key, &readings),
+            SelfService::Me => {
+                let now_ms = self.guard.clock().now_ms();
+                let stops = self.guard.ring().stops().all_on(&key.project, &key.id, now_ms);
+                me(&self.opened.rulebook, key, &readings, &stops)
+            }
             SelfService::BillingSubscription => subscription(&readings),
             SelfService::Usage => {
                 let now_s = self.guard.clock().now_s();
@@ -103,14 +110,20 @@ pub(super) fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight
     response
 }
 
-pub(super) fn attribution(guard: &Guard, key: &Key) -> Attribution {
+/// The tags of a request whose body has none.
+pub(super) fn tags(rules: &Rules, headers: &HeaderMap) -> Result<Tags, Refusal> {
+    let own = headers::guard_headers(headers)?.tags;
+    Ok(rules.tags.tags(own, headers, &Labels::default()))
+}
+
+pub(super) fn attribution(guard: &Guard, key: &Key, tags: Tags) -> Attribution {
     Attribution {
         project: Arc::clone(&key.project),
         project_name: guard.ring().project_name(&key.project),
         key: Arc::clone(&key.id),
         key_name: Arc::clone(&key.name),
         end_user: None,
-        tags: Arc::default(),
+        tags: Arc::new(tags),
         endpoint: "".into(),
         model: "".into(),
         priced_as: None,
@@ -125,7 +138,16 @@ fn prepaid(rulebook: &Rulebook) -> Option<Credit> {
     rulebook.credit().filter(|credit| credit.mode == Mode::Enforce)
 }
 
-fn me(rulebook: &Rulebook, key: &Key, readings: &Readings) -> Value {
+fn me(rulebook: &Rulebook, key: &Key, readings: &Readings, stops: &[Arc<Stop>]) -> Value {
+    let stop = |stop: &Arc<Stop>| {
+        json!({
+            "kind": stop.kind(),
+            "subject": stop.spender.label(),
+            "fuse": stop.fuse().map(|name| &**name),
+            "since": stop.since_ms.div_euclid(1_000),
+            "until": stop.until_ms.map(|until_ms| until_ms.div_euclid(1_000)),
+        })
+    };
     let limit = |(limit, reading): &(Arc<Limit>, Reading)| {
         let decimal = |amount: i64| limit.unit.decimal(amount);
         let meter = reading.meter;
@@ -147,6 +169,7 @@ fn me(rulebook: &Rulebook, key: &Key, readings: &Readings) -> Value {
         "object": "guard.me",
         "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
         "limits": readings.iter().map(limit).collect::<Vec<_>>(),
+        "stops": stops.iter().map(stop).collect::<Vec<_>>(),
         "credit_balance_usd": balance.map(|balance| balance.left().to_string()),
     })
 }

@@ -1,11 +1,14 @@
-//! Whether a caller may still ask for what it asks: another guard may have changed that
-//! since its request arrived.
+//! Whether a caller may still ask for what it asks: it may have been stopped, and another guard may
+//! have changed that since its request arrived.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::domain::Money;
 use crate::guard::{Denied, Reservation, ReserveRequest};
+use crate::protocol::openai::endpoint::Endpoint;
+use crate::protocol::openai::operation::SocketForm;
 use crate::proxy::auth::{self, Caller};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
@@ -29,6 +32,28 @@ impl Proxy {
     ) -> Permit<'a> {
         Permit { proxy: self, rules, headers, caller }
     }
+
+    /// Refuses a request that may cost money from who is stopped: before it takes of a rate, and
+    /// before its body is read.
+    pub(super) async fn refuse_stopped(&self, endpoint: &Endpoint, caller: &Caller) -> Result<(), Refusal> {
+        match endpoint {
+            Endpoint::Metered(_)
+            | Endpoint::Hosted(..)
+            | Endpoint::Batch
+            | Endpoint::Socket(_, SocketForm::Realtime(_) | SocketForm::Translation(_))
+            | Endpoint::ClientSecret => {
+                let stop = self.guard.stop_on(&caller.key.project, &caller.key.id).await;
+                stop.map_or(Ok(()), |stop| Err(stop.into()))
+            }
+            // What of these costs something is held, and refused then; each request for a response on a
+            // socket is looked at by itself.
+            Endpoint::Free(_)
+            | Endpoint::Allowed
+            | Endpoint::Upload(_)
+            | Endpoint::Socket(_, SocketForm::Responses)
+            | Endpoint::SelfService(_) => Ok(()),
+        }
+    }
 }
 
 impl Permit<'_> {
@@ -46,6 +71,16 @@ impl Permit<'_> {
         if is_same { Ok(again.rules_version) } else { Err(Refusal::LedgerUnavailable) }
     }
 
+    /// Whether what a request asks for may be spent: who is stopped may do what costs nothing.
+    async fn may_spend(&self, request: &ReserveRequest) -> Result<(), Refusal> {
+        if request.is_priced && request.bound.cost == Money::ZERO {
+            return Ok(());
+        }
+        let of = &request.attribution;
+        let stop = self.proxy.guard.stop_on(&of.project, &of.key).await;
+        stop.map_or(Ok(()), |stop| Err(stop.into()))
+    }
+
     /// Asks for admission by the rules in force: `attempt` again as often as they have changed
     /// meanwhile and still permit it.
     pub async fn ask<F: Future<Output = Result<Reservation, Denied>>>(
@@ -55,9 +90,15 @@ impl Permit<'_> {
     ) -> Result<Result<Reservation, Denied>, Refusal> {
         request.rules_version = self.caller.rules_version;
         loop {
+            self.may_spend(&request).await?;
             match attempt(request.clone()).await {
                 Err(Denied::Outdated) => request.rules_version = self.renewed()?,
-                ended => return Ok(ended),
+                Ok(reservation) => {
+                    // By a stop that came into force meanwhile, the hold is released.
+                    self.may_spend(&request).await?;
+                    return Ok(Ok(reservation));
+                }
+                ended @ Err(_) => return Ok(ended),
             }
         }
     }

@@ -89,6 +89,7 @@ impl Proxy {
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let GuardHeaders { max_cost, tags, cost: wants_cost } = headers::guard_headers(&head.headers)?;
+        let tags = rules.tags.tags(tags, &head.headers, &demand.labels);
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;
@@ -138,10 +139,9 @@ impl Proxy {
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let usage = stream_usage(&edit, wants_cost);
+        let (usage, is_capped) = (stream_usage(&edit, wants_cost), standing.is_capped());
         let exchange = MeteredExchange { reservation, bill, usage, cuts, extra, recording, background };
-        let (exchange, is_capped) = (Box::new(exchange), standing.is_capped());
-        Ok(AdmittedRequest { body, content, exchange, output_max, is_capped })
+        Ok(AdmittedRequest { body, content, exchange: Box::new(exchange), output_max, is_capped })
     }
 
     /// A body that names the deployment of its path as its model.

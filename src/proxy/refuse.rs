@@ -10,6 +10,7 @@ mod levers;
 mod missing;
 mod rates;
 mod state;
+mod stopped;
 mod upstream;
 
 use self::rates::go_duration;
@@ -17,11 +18,12 @@ pub use self::rates::rate_headers;
 use self::state::{busy, conversation_changed, too_many_jobs, too_slow, unavailable, unwritable};
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::domain::{Limit, ObjectReference};
+use crate::domain::{Limit, ObjectReference, Stop};
 use crate::guard::{Denied, NotPaced};
 use crate::ledger::denial::Denial;
 use crate::protocol::openai::endpoint::Reason;
@@ -111,6 +113,8 @@ pub enum Refusal {
     TooSlow,
     /// A limit denies it; these fields could make it smaller.
     Denied(Denial, Levers),
+    /// Its key, project or organization is stopped.
+    Stopped(Arc<Stop>),
     /// A rate limit is reached.
     Throttled(Box<Throttled>),
     /// The key has too many self-service questions at the same time.
@@ -193,6 +197,7 @@ impl Refusal {
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }, _) => {
                 "request_cost_exceeds_limit"
             }
+            Self::Stopped(stop) => stopped::code(stop),
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::Denied(Denial::TooManyMeters(_), _) | Self::Overloaded | Self::NoRoom => "overloaded",
             Self::Throttled(_) | Self::Busy | Self::TooManyJobs => "rate_limit_exceeded",
@@ -221,6 +226,7 @@ impl Refusal {
             | Self::NoSuchModel(_)
             | Self::ConversationChanged
             | Self::NotPriced(..)
+            | Self::Stopped(_)
             | Self::Invalid(..)
             | Self::TooLarge(_)
             | Self::FileTooLarge(_)
@@ -253,6 +259,7 @@ impl Refusal {
     fn answer(&self, config: Config, now_s: i64) -> Answer {
         match self {
             Self::Denied(denial, levers) => denied::answer(denial, *levers, config, now_s),
+            Self::Stopped(stop) => stopped::answer(stop, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
             Self::Busy => busy(),
             Self::TooManyJobs => too_many_jobs(),

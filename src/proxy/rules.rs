@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
+use crate::proxy::tags::Sources;
 use crate::proxy::{admit, refuse};
 use crate::telemetry::Tracer;
 use crate::upstream::Upstream;
@@ -38,6 +39,8 @@ pub struct Rules {
     pub fetch_batch_files: bool,
     /// Headers that the operator forwards beside those of OpenAI's API.
     pub forwarded: Vec<Forwarded>,
+    /// Where tags come from.
+    pub tags: Sources,
     /// The origins of browser pages that may call.
     pub cors: Origins,
     /// How tight admissions are handled.

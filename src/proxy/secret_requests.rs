@@ -1,7 +1,7 @@
 //! Requests for client secrets of realtime sessions.
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, request};
 
 use crate::domain::Demand;
 use crate::guard::RateCheck;
@@ -19,11 +19,11 @@ impl Proxy {
     pub(super) async fn answer_with_secret(
         &self,
         rules: &Rules,
-        body: &Bytes,
+        (head, body): (&request::Parts, &Bytes),
         caller: &Caller,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        match self.client_secret(rules, body, caller).await {
+        match self.client_secret(rules, (head, body), caller).await {
             Ok((answer, rate_check)) => Ok(own::json(answer, &rate_check, in_flight)),
             Err(refusal) => Err((refusal, in_flight)),
         }
@@ -32,10 +32,11 @@ impl Proxy {
     async fn client_secret(
         &self,
         rules: &Rules,
-        body: &Bytes,
+        (head, body): (&request::Parts, &Bytes),
         caller: &Caller,
     ) -> Result<(Bytes, RateCheck), Refusal> {
-        let rate_check = self.guard.pace(&own::attribution(&self.guard, &caller.key)).await?;
+        let of = own::attribution(&self.guard, &caller.key, own::tags(rules, &head.headers)?);
+        let rate_check = self.guard.pace(&of).await?;
         let upstream_key = rules.upstream_key.as_ref().filter(|_| !caller.key.pass_through);
         let upstream_key = upstream_key.ok_or_else(|| {
             let message =

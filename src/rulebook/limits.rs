@@ -195,6 +195,18 @@ impl Rulebook {
         self.change_limits(by, plan).await
     }
 
+    /// Limits as they would be in force, with ids instead of names: to be tried, and not written.
+    pub fn limits_to_try(
+        &self,
+        rules: &[(String, LimitRule)],
+        zone: &str,
+    ) -> Result<Vec<Arc<Limit>>, LimitError> {
+        let limits = rules.iter().map(|(name, rule)| rule.limit(name, zone).map(Arc::new));
+        let limits = limits.collect::<Result<Vec<_>, _>>()?;
+        let mut found = names::look_up(&limits, &Names::default(), &self.ring);
+        found.problems.pop().map_or(Ok(found.limits), |problem| Err(problem.into()))
+    }
+
     /// Removes a limit that was made through the API.
     pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
         let plan = |book: &mut Book| {

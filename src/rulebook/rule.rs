@@ -12,6 +12,8 @@ use crate::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Money, Pattern, Window};
 
 const NAME_CHARS_MAX: usize = 64;
+/// The path below that of limits under which some are tried.
+const TRY: &str = "try";
 const THRESHOLDS_MAX: usize = 100;
 /// The most names of one kind in a limit.
 const ONLY_MAX: usize = 1_000;
@@ -20,8 +22,8 @@ const ONLY_MAX: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitRule {
-    /// `organization`, `project`, `key`, `user` or `model`.
-    #[schema(pattern = "^(organization|project|key|user|model)$")]
+    /// `organization`, `project`, `key`, `user`, `model` or `tag:NAME`.
+    #[schema(pattern = "^(organization|project|key|user|model|tag:[A-Za-z0-9._-]{1,64})$")]
     #[serde(default = "organization")]
     pub per: String,
     /// The requests that it applies to.
@@ -114,7 +116,7 @@ pub struct RuleError {
 }
 
 fn organization() -> String {
-    Per::Organization.name().to_owned()
+    Per::Organization.name().into_owned()
 }
 
 fn usd() -> String {
@@ -129,6 +131,12 @@ fn wrong(field: &'static str, problem: impl Into<String>) -> RuleError {
     RuleError { field, problem: problem.into() }
 }
 
+/// Whether a limit or a fuse may have this name.
+pub fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(fits)
+}
+
 impl LimitRule {
     /// The text form of a limit.
     pub fn of(limit: &Limit) -> Self {
@@ -137,7 +145,7 @@ impl LimitRule {
             Soft::Percent(percent) => format!("{percent}%"),
         };
         Self {
-            per: limit.per.name().to_owned(),
+            per: limit.per.name().into_owned(),
             only: OnlyRule {
                 project: limit.only.projects.clone(),
                 key: limit.only.keys.clone(),
@@ -160,13 +168,14 @@ impl LimitRule {
 
     /// The limit of that text, made through the API.
     pub fn limit(&self, name: &str, default_zone: &str) -> Result<Limit, RuleError> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
+        if name == TRY {
+            return Err(wrong("name", "`try` is a path of the API; use another name"));
+        }
+        if !is_name(name) {
             return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }
         self.bounded()?;
-        let per = Per::named(&self.per)
-            .ok_or_else(|| wrong("per", "use organization, project, key, user or model"))?;
+        let per = Per::named(&self.per).ok_or_else(|| wrong("per", format!("use {}", Per::NAMES)))?;
         let unit = Unit::named(&self.unit)
             .ok_or_else(|| wrong("unit", "use usd, tokens, input_tokens, output_tokens or requests"))?;
         let window = Window::named(&self.window).ok_or_else(|| {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::Limit;
+use crate::domain::{Limit, Stop};
 use crate::ledger::account::Grant;
+use crate::ledger::entry::Crossing;
 
 /// One change of what is stored.
 #[derive(Clone, Debug)]
@@ -42,6 +43,12 @@ pub enum RecordChange {
     RemoveAlert(String),
     /// A setting is new or changed: its name and value.
     PutSetting(String, String),
+    /// A stop is new or changed.
+    PutStop(Arc<Stop>),
+    /// A stop is lifted, by its id.
+    RemoveStop(u64),
+    /// A change that operators are alerted of.
+    InsertCrossing(Crossing),
     /// Credit was granted; no request had been admitted after this instant, in Unix
     /// milliseconds.
     InsertGrant(Arc<Grant>, i64),
@@ -66,6 +73,8 @@ pub struct Stored {
     pub admin_keys: Vec<AdminKeyRow>,
     /// Every service account, in the order of their making.
     pub accounts: Vec<AccountRow>,
+    /// Every stop, also those of fuses that are over.
+    pub stops: Vec<Stop>,
     /// Every setting, by name.
     pub settings: BTreeMap<String, String>,
 }

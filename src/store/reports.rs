@@ -174,6 +174,15 @@ pub fn quarter_start_s(at_s: i64) -> i64 {
     at_s.div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S)
 }
 
+/// A place among entries in the order in which their requests were admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmittedAfter {
+    /// When the last one before was admitted, in Unix milliseconds.
+    pub ms: i64,
+    /// Its id.
+    pub id: u64,
+}
+
 /// Rows that go at once.
 #[derive(Debug)]
 pub struct PruneStep {
@@ -272,4 +281,35 @@ pub struct Sizes {
     pub log: u64,
     /// What its disk has left for this user, if the system says so.
     pub free: Option<u64>,
+}
+
+/// Since when spending is asked for, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpendSince {
+    /// Where the first quarter of an hour starts.
+    pub quarters_s: i64,
+    /// From where on it is asked for by the second as well.
+    pub seconds_s: Option<i64>,
+}
+
+/// What a key has spent for requests that were admitted in a quarter of an hour or in a second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Where that starts, in Unix seconds.
+    pub at_s: i64,
+    /// Id of the project.
+    pub project: String,
+    /// Id of the key.
+    pub key: String,
+    /// How much, corrections included, in nano-dollars.
+    pub nano: i64,
+}
+
+/// What was spent lately, each list in the order of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecentSpend {
+    /// By the quarter of an hour.
+    pub quarters: Vec<Spent>,
+    /// By the second, of what was admitted last.
+    pub seconds: Vec<Spent>,
 }

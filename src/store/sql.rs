@@ -32,6 +32,8 @@ pub(crate) mod pruned;
 mod quantities;
 pub(crate) mod retention;
 pub(crate) mod rollup;
+pub(crate) mod spend;
+pub(crate) mod stops;
 pub(crate) mod storage;
 pub(crate) mod usage;
 pub(crate) mod usage_rows;

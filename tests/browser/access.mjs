@@ -14,7 +14,7 @@ const PAGES = [
   "/billing", "/billing/add", "/activity", "/activity/audit", "/settings", "/limits/edit?name=nothing",
 ];
 /** Pages that links of others lead to, each by how its path begins. */
-const LED_TO = ["/keys/revoke?", "/projects/rename?", "/projects/archive?", "/limits/edit?", "/limits/remove?"];
+const LED_TO = ["/keys/revoke?", "/projects/rename?", "/projects/archive?", "/limits/edit?", "/limits/remove?", "/limits/stop?"];
 const SIZES = { phone: { width: 360, height: 740 }, desk: { width: 1280, height: 800 } };
 
 const browser = await chromium.launch({

@@ -352,7 +352,7 @@ fn two_guards_of_one_name_and_what_is_no_ledger_are_refused_with_a_remedy() {
     assert!(said.contains("can't be reached") && !said.contains("secret-of-the-test"), "{said}");
     cluster.postgres.ask("UPDATE schema_version SET version = 9");
     let said = refused(cluster.command());
-    assert!(said.contains("the database has version 9, this spendguard reads version 6"), "{said}");
+    assert!(said.contains("the database has version 9, this spendguard reads version 7"), "{said}");
     cluster.postgres.sql("spendguard", "CREATE SCHEMA other; CREATE TABLE other.theirs (id BIGINT)");
     let mut command = cluster.command();
     command.env("SPENDGUARD_STORAGE__SCHEMA", "other");

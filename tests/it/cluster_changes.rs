@@ -24,7 +24,7 @@ const CHOSEN: &str = "sk-chosen-by-the-test";
 const OWN: &str = "sk-own-key-of-a-client";
 
 /// Every kind of change, each possible after those before it.
-const CHANGES: [&str; 23] = [
+const CHANGES: [&str; 24] = [
     "make a key",
     "rename a key",
     "rotate a key",
@@ -48,10 +48,16 @@ const CHANGES: [&str; 23] = [
     "change a spend alert",
     "make a limit",
     "grant credit",
+    "turn a kill switch on",
 ];
 /// Those that need more than one call of their kind.
-const REMOVALS: [&str; 4] =
-    ["remove a spend alert", "remove a limit", "correct a grant", "reload the file's limits"];
+const REMOVALS: [&str; 5] = [
+    "remove a spend alert",
+    "remove a limit",
+    "correct a grant",
+    "reload the file's limits",
+    "turn a kill switch off",
+];
 
 fn limits_of(house: &House, text: &str) -> Vec<std::sync::Arc<Limit>> {
     let file = house.folder.path().join("more.toml");
@@ -93,6 +99,8 @@ async fn change(house: &House, kind: &str) -> Result<(), String> {
             said(directory.delete_admin_key(&id, &by).await)
         }
         "rename the organization" => said(directory.rename_organization("Ours".into(), &by).await),
+        "turn a kill switch on" => said(house.stops.switch_on("organization", None, &by).await),
+        "turn a kill switch off" => said(house.stops.switch_off("organization", &by).await),
         "put first steps aside" => said(directory.put_first_steps_aside(&["limit"], &by).await),
         kind => change_of_limits(house, kind).await,
     }
@@ -146,6 +154,7 @@ async fn in_memory(house: &House) -> Vec<String> {
             .map(|hash| format!("{hash:?}: {:?}", ring.find(&hash).map(|key| key.id.clone()))),
     );
     known.extend(projects.map(|project| format!("{project:?}")));
+    known.extend(ring.stops().all().iter().map(|stop| format!("{stop:?}")));
     known.push(format!("rule on models: {:?}", ring.model_rule("p")));
     known.extend(directory.accounts("p").iter().map(|account| format!("{account:?}")));
     known.extend(directory.admin_keys().iter().map(|key| format!("{key:?}")));

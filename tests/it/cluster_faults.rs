@@ -253,7 +253,7 @@ fn a_schema_of_an_older_version_is_brought_up_to_date_by_the_first_of_several_gu
         for guard in &guards {
             assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
         }
-        assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "6");
+        assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "7");
         cluster.at_rest(&guards[1]).await;
         guards[1].verify().await;
     });

@@ -239,3 +239,33 @@ fn without_a_token_the_places_that_were_looked_at_are_named() {
         assert!(text.contains(place), "{place} in {text}");
     }
 }
+
+#[test]
+fn limits_of_a_file_are_tried_and_their_mistakes_are_named_by_line() {
+    run(with_traffic(|at| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new.toml");
+        let limit = "[[limit]]\nname = \"none\"\nper = \"key\"\nwindow = \"day\"\nhard = 0\n";
+        // A whole configuration, of which a secret is not here.
+        let other = "[upstream]\napi_key = { env = \"NOT_HERE\" }\n";
+        std::fs::write(&file, format!("{other}{limit}")).unwrap();
+        let command = format!("limits try --file {}", file.display());
+        at.says(
+            &format!("{command} --since 1h"),
+            &["1 of 1 requests would have been rejected", "none", "key_"],
+        );
+        let trial = at.json(&format!("{command} --since 2020-01-01"));
+        assert_eq!(
+            (&trial["rejected"], &trial["limits"][0]["subjects_total"]),
+            (&json!(1), &json!(1)),
+            "{trial}"
+        );
+        std::fs::write(&file, limit.replace("hard = 0", "hard = -1")).unwrap();
+        at.fails(2, &command, "new.toml:5: limit[0].hard: must not be negative");
+        std::fs::write(&file, other).unwrap();
+        at.fails(2, &command, "there is no [[limit]] in this file");
+        at.fails(2, "limits try --file /no/such/file", "can't be read");
+        std::fs::write(&file, limit).unwrap();
+        at.fails(2, &format!("{command} --since soon"), "use Unix seconds or a day");
+    }));
+}

@@ -200,6 +200,23 @@ fn a_container_whose_next_minutes_no_limit_leaves_room_for_is_deleted_and_charge
 }
 
 #[test]
+fn the_next_minutes_of_a_container_are_not_spent_by_who_is_stopped_and_a_store_accrues() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let store = house.post("/v1/vector_stores", &[], &json!({ "name": "a" })).await.json();
+        let id = at_fake(&house, PATH, &[], &json!({ "name": "a" })).await;
+        let stopped = house.admin(Method::PUT, "/guard/v1/kill-switches/organization", None).await;
+        assert_eq!(stopped.status, StatusCode::OK, "{stopped:?}");
+        followed(&house, "container", &id, HOLD_NANO, &terms(&house, -1_300, 20, -600)).await;
+        assert_eq!(booked_soon(&house, PATH, 1).await, [counted("0.033")]);
+        assert_eq!(house.fake.containers_running(), 0);
+        let entry = house.entries().await.into_iter().find(|entry| entry["cost_usd"] == "0.033").unwrap();
+        assert!(entry["note"].as_str().unwrap().contains("spending is stopped"), "{entry}");
+        assert!(runs(&house, "vector_store", store["id"].as_str().unwrap()).await);
+    });
+}
+
+#[test]
 fn a_client_that_sees_a_container_expired_ends_its_job() {
     run(async {
         let house = House::with(LIMIT).await;

@@ -3,6 +3,8 @@
 mod browser;
 mod changes;
 mod jobs;
+mod stops;
+mod tried;
 mod usage;
 mod visitors;
 
@@ -315,6 +317,15 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
             assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY, "{hard:?} {soft:?}");
             assert!(text(&wrong).contains("role=\"alert\""));
         }
+        let mut of_tag = limit("1", "", "new", "runs").to_vec();
+        of_tag[2].1 = "tag";
+        let unnamed = browser.submit("/limits/new", "/limits", &of_tag).await;
+        assert_eq!(unnamed.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(text(&unnamed).contains("Enter the name of a tag"), "{unnamed:?}");
+        of_tag.push(("tag_name", " run "));
+        assert_eq!(browser.submit("/limits/new", "/limits", &of_tag).await.status, StatusCode::SEE_OTHER);
+        assert!(browser.page("/limits").await.contains("Value of the tag run, within each key"));
+        assert!(browser.page("/limits/edit?name=runs").await.contains("value=\"run\""));
         let of_file = browser.submit("/limits/new", "/limits", &limit("9", "", "", "of-file")).await;
         assert_eq!(of_file.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert!(browser.page("/limits").await.contains("From configuration file"));

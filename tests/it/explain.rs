@@ -15,7 +15,7 @@ use crate::harness::{ADMIN_TOKEN, House, call, chat, run};
 use crate::process::{Place, Process, SPENDGUARD, Serving};
 
 const UNITS: [&str; 5] = ["usd", "tokens", "input_tokens", "output_tokens", "requests"];
-const PERS: [&str; 5] = ["organization", "project", "key", "user", "model"];
+const PERS: [&str; 6] = ["organization", "project", "key", "user", "model", "tag:team"];
 const WINDOWS: [&str; 7] = ["hour", "day", "week", "month", "quarter", "year", "total"];
 const ZONES: [&str; 3] = ["UTC", "Europe/Warsaw", "Asia/Kathmandu"];
 const ONLY: [&str; 6] = [
@@ -241,6 +241,8 @@ impl Rule {
             "user" => fact.user.clone(),
             "model" if fact.priced_as.is_empty() => fact.model.clone(),
             "model" => fact.priced_as.clone(),
+            "tag:team" if team.is_empty() => String::new(),
+            "tag:team" => format!("{}/team={team}", key.0),
             _ => "org".to_owned(),
         };
         (is_in && !subject.is_empty()).then_some(subject)

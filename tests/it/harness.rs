@@ -13,6 +13,7 @@ use spendguard::directory::Directory;
 use spendguard::fake_openai::{self, Fake};
 use spendguard::guard::Guard;
 use spendguard::rulebook::Rulebook;
+use spendguard::stops::Stops;
 use spendguard::upstream::{Config, Upstream, roots};
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ pub(crate) struct House {
     pub(crate) directory: Arc<Directory>,
     pub(crate) rulebook: Arc<Rulebook>,
     pub(crate) books: Arc<Books>,
+    pub(crate) stops: Arc<Stops>,
     pub(crate) fake: Arc<Fake>,
     fake_address: std::net::SocketAddr,
     pub(crate) proxy: Upstream,
@@ -180,6 +182,7 @@ impl House {
             directory: Arc::clone(&app.opened.directory),
             rulebook: Arc::clone(&app.opened.rulebook),
             books: Arc::clone(&app.opened.books),
+            stops: Arc::clone(&app.opened.stops),
             fake,
             fake_address,
             proxy: client(app.proxy),
@@ -253,9 +256,9 @@ impl House {
 
     /// Shuts down, and lets the folder live on.
     pub(crate) async fn close(self) -> tempfile::TempDir {
-        let Self { app, folder, stop_fake, guard, directory, rulebook, books, .. } = self;
+        let Self { app, folder, stop_fake, guard, directory, rulebook, books, stops, .. } = self;
         // The database's thread ends once nothing uses it, and is waited for.
-        drop((guard, directory, rulebook, books));
+        drop((guard, directory, rulebook, books, stops));
         Box::pin(app.shut_down()).await;
         let _ = stop_fake.send(true);
         folder

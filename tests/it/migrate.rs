@@ -368,13 +368,13 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
         assert!(said.contains("has rows in its table"), "{said}");
         house.postgres.ask("UPDATE schema_version SET version = 9");
         let said = refusal(migration(database, &house.folder("new").display().to_string()));
-        assert!(said.contains("has version 9, this spendguard reads version 6"), "{said}");
+        assert!(said.contains("has version 9, this spendguard reads version 7"), "{said}");
         house.postgres.sql("spendguard", "DROP SCHEMA spendguard CASCADE");
         let db = rusqlite::Connection::open(house.place.database()).unwrap();
         db.pragma_update(None, "user_version", 6).unwrap();
         drop(db);
         let said = refusal(migration(&data, database));
-        assert!(said.contains("has version 6, and 9 is needed; start this spendguard on it once"), "{said}");
+        assert!(said.contains("has version 6, and 10 is needed; start this spendguard on it once"), "{said}");
     });
 }
 

@@ -1,6 +1,8 @@
 //! Realtime sessions: what may be spent is held before upstream can begin it, and booked by its usage.
 
 mod secrets;
+mod stopped;
+mod tags;
 mod translations;
 mod turns;
 

@@ -41,7 +41,7 @@ pub(crate) fn serve(file: &Path, upstream: &str) -> Running {
 }
 
 impl Running {
-    async fn chat(&self, more: serde_json::Value, ordered: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn chat(&self, more: serde_json::Value, ordered: &[(&str, &str)]) -> Answer {
         let mut headers = vec![("authorization", "Bearer sk-own")];
         headers.extend(ordered);
         let body = Bytes::from(chat(more).to_string());
@@ -50,8 +50,13 @@ impl Running {
 
     /// Waits until a request is answered with that status, within ten seconds.
     async fn becomes(&self, status: StatusCode) {
+        self.becomes_for(&[], status).await;
+    }
+
+    /// The same for a request with these headers.
+    pub(crate) async fn becomes_for(&self, ordered: &[(&str, &str)], status: StatusCode) {
         for _ in 0..100 {
-            if self.chat(json!({}), &[]).await.status == status {
+            if self.chat(json!({}), ordered).await.status == status {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

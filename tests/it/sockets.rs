@@ -2,6 +2,8 @@
 
 mod ends;
 mod http2;
+mod stopped;
+mod tags;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Request, StatusCode};

@@ -54,6 +54,11 @@ only = { project = ["fast"] }
 unit = "requests"
 window = "minute"
 hard = 600
+[[fuse]]
+name = "runaway"
+only = { key = ["looping"] }
+usd = 0.000001
+within = "10m"
 """
 
 

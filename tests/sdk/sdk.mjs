@@ -214,6 +214,19 @@ const tests = {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
     assert.equal(error.type, "insufficient_quota");
   },
+  async a_blown_fuse_and_a_kill_switch_are_one_rate_limit_error_and_one_request_each() {
+    const key = await api("/guard/v1/keys", { name: "looping" });
+    const asks = () => client(key.value).chat.completions.create(ask);
+    assert.ok((await asks()).choices.length);
+    while (!(await api("/guard/v1/stops")).data.length) await new Promise((done) => setTimeout(done, 50));
+    const error = await refused(OpenAI.RateLimitError, "fuse_blown", asks);
+    assert.equal(error.type, "insufficient_quota");
+    await api("/guard/v1/fuses/runaway/reset", { subject: key.id });
+    await api(`/guard/v1/kill-switches/${key.id}`, {}, "PUT");
+    await refused(OpenAI.RateLimitError, "kill_switch", asks);
+    await api(`/guard/v1/kill-switches/${key.id}`, undefined, "DELETE");
+    assert.ok((await asks()).choices.length);
+  },
   async a_request_too_large_for_any_budget_is_a_bad_request() {
     await refused(OpenAI.BadRequestError, "request_cost_exceeds_limit", () => client("SMALL").chat.completions.create(ask));
   },

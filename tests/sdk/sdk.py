@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import time
 
 import openai
 
@@ -256,6 +257,21 @@ def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     assert error.type == "insufficient_quota" and error.request_id
 
 
+def a_blown_fuse_and_a_kill_switch_are_one_rate_limit_error_and_one_request_each(house):
+    key = house.make_key(name="looping")
+    ask = lambda: client(house, key["value"]).chat.completions.create(**ASK)
+    assert ask().choices
+    while not house.api("GET", "/guard/v1/stops")["data"]:
+        time.sleep(0.05)
+    error = refused(house, openai.RateLimitError, "fuse_blown", 1, ask)
+    assert error.type == "insufficient_quota" and "runaway" in error.message, error
+    house.api("POST", "/guard/v1/fuses/runaway/reset", {"subject": key["id"]})
+    house.api("PUT", f"/guard/v1/kill-switches/{key['id']}", {"note": "a test"})
+    refused(house, openai.RateLimitError, "kill_switch", 1, ask)
+    house.api("DELETE", f"/guard/v1/kill-switches/{key['id']}")
+    assert ask().choices
+
+
 def a_request_too_large_for_any_budget_is_a_bad_request(house):
     ask = lambda: client(house, "small").chat.completions.create(**ASK)
     refused(house, openai.BadRequestError, "request_cost_exceeds_limit", 1, ask)
@@ -368,6 +384,7 @@ def main():
         a_batch_beyond_a_limit_is_refused_once,
         a_key_sees_what_it_has_used_by_day_and_model,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
+        a_blown_fuse_and_a_kill_switch_are_one_rate_limit_error_and_one_request_each,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,
         what_is_not_allowed_is_a_permission_error,

@@ -10,15 +10,16 @@ export const client = (key) => new OpenAI({ apiKey: process.env[`KEY_${key}`] ??
 /** A client of upstream itself. */
 export const direct = () => new OpenAI({ baseURL: process.env.DIRECT, apiKey: "sk-direct-0123456789" });
 
-/** What the admin API answers; a body is posted. */
-export async function api(path, body) {
+/** What the admin API answers; a body is posted, unless by another method. */
+export async function api(path, body, method = body ? "POST" : "GET") {
   const headers = { authorization: `Bearer ${process.env.ADMIN_TOKEN}`, "content-type": "application/json" };
-  const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
+  const options = { method, body: body && JSON.stringify(body) };
   const text = await (await fetch(process.env.ADMIN + path, { headers, ...options })).text();
   return text.startsWith("{") ? JSON.parse(text) : text;
 }
 
-async function refusals() {
+/** How many requests the guard has refused. */
+export async function refusals() {
   const lines = (await api("/metrics")).split("\n").filter((line) => line.startsWith("spendguard_rejections_total{"));
   return lines.reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
 }

@@ -77,7 +77,7 @@ fn config(chance: &mut Chance, world: &World) -> String {
         text += "[[limit]]\nname = \"ample\"\nwindow = \"total\"\nhard = 1000000\n";
     }
     for number in 0..chance.within(1, 4) {
-        let per = chance.one(&["organization", "project", "key", "user", "model"]);
+        let per = chance.one(&["organization", "project", "key", "user", "model", "tag:name"]);
         let window = chance.one(&["minute", "hour", "day", "month", "year", "total"]);
         let zone = chance.one(&["UTC", "Asia/Tokyo", "Europe/Warsaw"]);
         // A minute of tokens or requests is a rate: the throttle's, not the ledger's.

@@ -95,6 +95,8 @@ fn what(dashboard: &Dashboard, request: &PageRequest, row: &AuditRow) -> Markup 
         "created" | "granted" => ("green", words.was_created),
         "deleted" => ("red", words.was_removed),
         "archived" => ("grey", words.was_archived),
+        "on" | "blown" => ("red", words.stopped),
+        "off" | "reset" => ("green", words.allowed_again),
         "adjusted" => ("amber", words.kind_adjust),
         _ => ("blue", words.was_changed),
     };
@@ -111,6 +113,8 @@ fn what(dashboard: &Dashboard, request: &PageRequest, row: &AuditRow) -> Markup 
         "organization" => (words.organization, request.organization.to_string()),
         "credit" => (words.credit, row.resource.clone()),
         "ledger" => (words.ledger, row.resource.clone()),
+        "kill_switch" => (words.kill_switch, row.resource.clone()),
+        "fuse" => (words.fuse, row.resource.clone()),
         other => (other, resource),
     };
     html! { (parts::badge(tone, done)) " " (kind) span.sub { (names::name(&name)) } }

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
 use crate::admin::dashboard::sort::{Column, Direction, Sorting, by_name};
-use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, stops};
 use crate::directory::keyring::{KeyError, NewKey};
-use crate::domain::Money;
+use crate::domain::{Money, Spender};
 use crate::keys::Key;
 use crate::store::reports::GroupBy;
 
@@ -147,11 +147,12 @@ fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[KeyRow], headings
                 tbody {
                     @for row in rows {
                         @let key = &row.key;
+                        @let spender = Spender::Key(Arc::clone(&key.id));
                         tr {
                             th scope="row" { (names::name(&key.name)) }
                             td data-label=(words.secret) { code.secret { (names::name(&key.redacted)) } }
                             td data-label=(words.project) { (names::name(&row.project)) }
-                            td data-label=(words.status) { (parts::key_state(lang, key, now_s)) }
+                            td data-label=(words.status) { (parts::key_state(lang, key, now_s)) (stops::badge(dashboard, lang, &spender)) }
                             td data-label=(words.created) { (parts::date(lang, key.created_s)) }
                             td data-label=(words.last_used) {
                                 @if row.used_ms() > 0 { (parts::time(lang, row.used_ms().div_euclid(1_000))) }
@@ -162,6 +163,7 @@ fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[KeyRow], headings
                             }
                             td.actions {
                                 @if request.may_change && key.revoked_s.is_none() {
+                                    (stops::switch(dashboard, request, &spender)) " "
                                     a.button.small.danger href=(parts::link("/keys/revoke", &[("id", &key.id)])) {
                                         (words.revoke) span.unseen { " " (names::name(&key.name)) }
                                     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use maud::{Markup, html};
@@ -17,7 +18,7 @@ use crate::admin::dashboard::figures::{self, is_spaced};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::limits::{LimitName, per, unit};
 use crate::admin::dashboard::page::{PageRequest, PageResult};
-use crate::admin::dashboard::{Dashboard, names, parts, see_other};
+use crate::admin::dashboard::{Dashboard, limit_trial, names, parts, see_other};
 use crate::admin::limits::named;
 use crate::domain::Window;
 use crate::domain::limit::{Mode, Per, Source, Unit};
@@ -25,8 +26,12 @@ use crate::rulebook::limits::LimitError;
 use crate::rulebook::rule::{LimitRule, OnlyRule};
 
 pub(super) fn routes() -> Router<Dashboard> {
-    Router::new().route("/limits", post(put)).route("/limits/new", get(new)).route("/limits/edit", get(edit))
+    let router = Router::new().route("/limits", post(put)).route("/limits/try", post(try_it));
+    router.route("/limits/new", get(new)).route("/limits/edit", get(edit))
 }
+
+/// The choice of a meter for each value of a tag.
+const TAG: &str = "tag";
 
 /// The fields as they are typed.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,7 +40,9 @@ struct LimitForm {
     /// `new` for one that must not be there yet.
     is: String,
     name: String,
+    /// The name of a choice; that of a tag is in `tag_name`.
     per: String,
+    tag_name: String,
     unit: String,
     window: String,
     zone: String,
@@ -52,7 +59,7 @@ impl LimitForm {
     fn blank() -> Self {
         Self {
             is: "new".to_owned(),
-            per: Per::Organization.name().to_owned(),
+            per: Per::Organization.name().into_owned(),
             unit: Unit::Usd.name().to_owned(),
             window: Window::Month.name().to_owned(),
             soft: "50% 80%".to_owned(),
@@ -65,11 +72,16 @@ impl LimitForm {
         let tag = |(tag, values): (&String, &Vec<String>)| {
             values.iter().map(|value| format!("{tag}={value}")).collect::<Vec<_>>().join("\n")
         };
+        let (per, tag_name) = match rule.per.split_once(':') {
+            Some((of_tag, name)) => (of_tag.to_owned(), name.to_owned()),
+            None => (rule.per, String::new()),
+        };
         Self {
             is: String::new(),
             name: name.to_owned(),
+            tag_name,
             shadow: (rule.mode == Mode::Shadow.name()).then(String::new),
-            per: rule.per,
+            per,
             unit: rule.unit,
             window: rule.window,
             zone: rule.zone.unwrap_or_default(),
@@ -98,7 +110,7 @@ impl LimitForm {
         let hard = self.hard.trim();
         let mode = if self.shadow.is_some() { Mode::Shadow } else { Mode::Enforce };
         Ok(LimitRule {
-            per: self.per.clone(),
+            per: if self.per == TAG { format!("{TAG}:{}", self.tag_name.trim()) } else { self.per.clone() },
             only: OnlyRule {
                 project: lines(&self.projects),
                 key: lines(&self.keys),
@@ -117,6 +129,11 @@ impl LimitForm {
     fn is_new(&self) -> bool {
         self.is == "new"
     }
+
+    fn title(&self, lang: Lang) -> &'static str {
+        let words = lang.words();
+        if self.is_new() { words.new_limit } else { words.edit_limit }
+    }
 }
 
 /// An error of a field.
@@ -129,6 +146,8 @@ impl FormError {
     fn at(field: &'static str, lang: Lang) -> Self {
         let words = lang.words();
         let text = match field {
+            // The other choices can't be wrong.
+            "per" => return Self { field: "tag_name", text: words.bad_tag_name },
             "name" => words.bad_limit_name,
             "hard" => words.bad_hard,
             "soft" => words.bad_soft,
@@ -142,7 +161,8 @@ impl FormError {
 }
 
 async fn new(State(dashboard): State<Dashboard>, Extension(request): Extension<PageRequest>) -> PageResult {
-    Ok(request.page(request.words().new_limit, &view(&dashboard, &request, &LimitForm::blank(), None)))
+    Ok(request
+        .page(request.words().new_limit, &view(&dashboard, &request, &LimitForm::blank(), &Said::Nothing)))
 }
 
 async fn edit(
@@ -153,7 +173,7 @@ async fn edit(
     let found = named(&dashboard.admin, &name).filter(|listed| listed.limit.source == Source::Api);
     let limit = found.ok_or_else(|| request.not_found())?.limit;
     let form = LimitForm::of(&name, LimitRule::of(&limit), request.lang);
-    Ok(request.page(request.words().edit_limit, &view(&dashboard, &request, &form, None)))
+    Ok(request.page(request.words().edit_limit, &view(&dashboard, &request, &form, &Said::Nothing)))
 }
 
 async fn put(
@@ -186,31 +206,75 @@ async fn put(
             },
         }
     };
-    let title = if form.is_new() { words.new_limit } else { words.edit_limit };
-    let body = view(&dashboard, &request, &form, Some(&problem));
-    Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, title, &body))
+    Ok(wrong(&dashboard, &request, &form, problem))
 }
 
-fn view(
-    dashboard: &Dashboard,
-    request: &PageRequest,
-    form: &LimitForm,
-    problem: Option<&FormError>,
-) -> Markup {
+/// The form again, with what is wrong with it.
+fn wrong(dashboard: &Dashboard, request: &PageRequest, form: &LimitForm, problem: FormError) -> Response {
+    let body = view(dashboard, request, form, &Said::Wrong(problem));
+    request.with_status(StatusCode::UNPROCESSABLE_ENTITY, form.title(request.lang), &body)
+}
+
+/// Shows what the limit of a form would have rejected, above the form.
+async fn try_it(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    sent: Result<Form<LimitForm>, FormRejection>,
+) -> PageResult {
+    let Form(form) = sent.unwrap_or_else(|_| Form(LimitForm::blank()));
+    let rule = match form.rule(request.lang) {
+        Ok(rule) => rule,
+        Err(field) => return Ok(wrong(&dashboard, &request, &form, FormError::at(field, request.lang))),
+    };
+    match limit_trial::tried(&dashboard, &request, form.name.trim(), rule).await? {
+        Ok(found) => {
+            let body = view(&dashboard, &request, &form, &Said::Tried(found));
+            Ok(request.page(form.title(request.lang), &body))
+        }
+        Err(field) => Ok(wrong(&dashboard, &request, &form, FormError::at(field, request.lang))),
+    }
+}
+
+/// What is said above a form.
+enum Said {
+    Nothing,
+    Wrong(FormError),
+    /// What a trial has found.
+    Tried(Markup),
+}
+
+impl Said {
+    fn problem(&self) -> Option<&FormError> {
+        match self {
+            Self::Wrong(problem) => Some(problem),
+            Self::Nothing | Self::Tried(_) => None,
+        }
+    }
+
+    fn markup(&self) -> Markup {
+        match self {
+            Self::Nothing => html! {},
+            Self::Wrong(problem) => html! { p.notice.bad role="alert" id="problem" { (problem.text) } },
+            Self::Tried(found) => found.clone(),
+        }
+    }
+}
+
+fn view(dashboard: &Dashboard, request: &PageRequest, form: &LimitForm, said: &Said) -> Markup {
     let (lang, words) = (request.lang, request.words());
-    let pers = Per::ALL.map(|value| (value.name(), per(lang, value)));
+    let pers = Per::UNTAGGED.map(|value| (value.name(), per(lang, &value)));
+    let pers = pers.iter().map(|(name, text)| (&**name, &**text));
+    let pers: Vec<_> = pers.chain([(TAG, words.value_of_a_tag)]).collect();
     let units = Unit::ALL.map(|value| (value.name(), unit(lang, value)));
     let windows = Window::ALL.map(|value| (value.name(), figures::window(lang, value)));
-    let text = |name, label, value, hint| input(name, label, value, hint, problem);
+    let text = |name, label, value, hint| input(name, label, value, hint, said.problem());
     let zone = dashboard.admin.in_force.load().zone.to_string();
     html! {
-        (parts::heading(if form.is_new() { words.new_limit } else { words.edit_limit }, None, &html! {}))
+        (parts::heading(form.title(lang), None, &html! {}))
         form.card.narrow method="post" action="/limits" {
             (request.csrf_field())
             input type="hidden" name="is" value=(form.is);
-            @if let Some(problem) = problem {
-                p.notice.bad role="alert" id="problem" { (problem.text) }
-            }
+            (said.markup())
             @if form.is_new() {
                 (text("name", words.name, &form.name, words.limit_name_hint))
             } @else {
@@ -222,6 +286,7 @@ fn view(
                 (choice("window", words.window, &form.window, &windows))
             }
             (choice("per", words.counted_per, &form.per, &pers))
+            (text("tag_name", words.tag_name, &form.tag_name, words.tag_name_hint))
             (text("hard", words.hard_limit, &form.hard, words.hard_limit_hint))
             (text("soft", words.soft_limit, &form.soft, words.soft_limit_hint))
             div.field.check {
@@ -241,6 +306,7 @@ fn view(
             }
             div.actions {
                 button.button.primary type="submit" { (words.save) }
+                button.button type="submit" formaction="/limits/try" { (words.try_limit) }
                 a.button href="/limits" { (words.cancel) }
             }
         }
@@ -292,7 +358,10 @@ mod tests {
             "zone":"Europe/Warsaw","soft":["50%","3.5"],"hard":"24.25","mode":"shadow"}"#;
         let rule: LimitRule = serde_json::from_str(text).unwrap();
         for lang in Lang::ALL {
-            assert_eq!(LimitForm::of("m", rule.clone(), lang).rule(lang), Ok(rule.clone()));
+            for per in ["key", "tag:run"] {
+                let rule = LimitRule { per: per.to_owned(), ..rule.clone() };
+                assert_eq!(LimitForm::of("m", rule.clone(), lang).rule(lang), Ok(rule));
+            }
         }
     }
 

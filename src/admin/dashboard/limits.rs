@@ -3,6 +3,8 @@
 //! Those of the configuration file are shown as its own and can't be changed
 //! here; making and changing the others is `limit_form`'s.
 
+use std::borrow::Cow;
+
 use axum::extract::{Form, Query, State};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -12,7 +14,7 @@ use serde::Deserialize;
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
-use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, stops};
 use crate::admin::limits::{Listed, everything, named};
 use crate::books::meters::Meters;
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
@@ -49,6 +51,8 @@ async fn list(
     let create = html! {
         @if request.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
     };
+    let section =
+        stops::section(&dashboard, &request).await.map_err(|error| stops::failed(&request, &error))?;
     let body = html! {
         (parts::heading(words.limits, Some(words.limits_lead), &html! { (parts::live_switch(request.lang)) (create) }))
         @if limits.is_empty() {
@@ -59,6 +63,7 @@ async fn list(
             }
             (parts::pager(request.lang, before.map(at), after.map(at)))
         }
+        (section)
     };
     Ok(request.page(words.limits, &body))
 }
@@ -153,7 +158,7 @@ fn rule(lang: Lang, limit: &Limit) -> Markup {
                 @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
             } }
             div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
-            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
+            div { dt { (words.counted_per) } dd { (per(lang, &limit.per)) } }
             div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
             @for (name, values) in narrowed.into_iter().filter(|(_, values)| !values.is_empty()) {
                 div { dt { (words.only) ": " (name) } dd {
@@ -178,15 +183,16 @@ fn soft(lang: Lang, limit: &Limit) -> Vec<String> {
 }
 
 /// For whom a limit counts separately, in words.
-pub(super) const fn per(lang: Lang, per: Per) -> &'static str {
+pub(super) fn per(lang: Lang, per: &Per) -> Cow<'static, str> {
     let words = lang.words();
-    match per {
+    Cow::Borrowed(match per {
         Per::Organization => words.whole_organization,
         Per::Project => words.project,
         Per::Key => words.key,
         Per::User => words.end_user,
         Per::Model => words.model,
-    }
+        Per::Tag(name) => return Cow::Owned(words.value_of_this_tag.replace("{tag}", name)),
+    })
 }
 
 /// The name of a limit's unit.

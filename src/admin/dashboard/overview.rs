@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use crate::admin::dashboard::chart::{self, Bar};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{PageRequest, PageResult};
-use crate::admin::dashboard::{Dashboard, figures, first_steps, names, parts};
+use crate::admin::dashboard::{Dashboard, figures, first_steps, names, parts, stops};
 use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
@@ -56,6 +56,7 @@ async fn show(State(dashboard): State<Dashboard>, Extension(request): Extension<
     let open = figures::counted(lang, words.n_open, u64::try_from(open).unwrap_or(u64::MAX));
     let body = html! {
         (parts::heading(words.overview, None, &parts::live_switch(lang)))
+        (stops::banner(&dashboard, &request))
         (first_steps::card(&dashboard, &request))
         @if !dashboard.admin.guard.core().is_healthy() {
             p.notice.bad role="alert" { (words.ledger_unavailable) }

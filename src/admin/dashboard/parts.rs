@@ -13,7 +13,7 @@ use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Span, Window};
 use crate::keys::Key;
 use crate::ledger::calendar;
-use crate::ledger::meter::{Reading, Subject};
+use crate::ledger::meter::{Reading, Subject, key_and_tag};
 use crate::store::reports::{GroupBy, UsageFilter};
 
 /// A page's heading, with its actions beside it.
@@ -110,11 +110,18 @@ pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
 /// The subject of a meter, by name.
 pub(super) fn subject(dashboard: &Dashboard, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
     let ring = dashboard.admin.guard.ring();
-    let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
-    match limit.per {
+    let id = match of {
+        Subject::Organization => return html! { (lang.words().whole_organization) },
+        Subject::One(id) | Subject::Tagged(id) => id,
+    };
+    match &limit.per {
         Per::Project => names::name(&ring.project_name(id)),
         Per::Key => names::name(&ring.key_name(id)),
         Per::Organization | Per::User | Per::Model => names::name(id),
+        Per::Tag(_) => {
+            let (key, tag) = key_and_tag(id).unwrap_or(("", id));
+            html! { (names::name(tag)) " · " (names::name(&ring.key_name(key))) }
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
 use crate::admin::dashboard::sort::{Column, Sorting, by_name};
-use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, stops};
 use crate::directory::keyring::KeyError;
-use crate::domain::Money;
+use crate::domain::{Money, Spender};
 use crate::keys::Project;
 use crate::store::reports::GroupBy;
 
@@ -81,7 +81,7 @@ async fn list(
     };
     let body = html! {
         (parts::heading(words.projects, Some(words.projects_lead), &create))
-        (table(&request, &rows, &sorting.headings(words, in_order)))
+        (table(&dashboard, &request, &rows, &sorting.headings(words, in_order)))
         (parts::pager(request.lang, before.map(at), after.map(at)))
     };
     Ok(request.page(words.projects, &body))
@@ -96,7 +96,7 @@ fn keys_of(dashboard: &Dashboard) -> HashMap<String, u64> {
     counts
 }
 
-fn table(request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Markup {
+fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Markup {
     let (lang, words) = (request.lang, request.words());
     let digits = figures::decimals(rows.iter().map(|row| row.spent).max().unwrap_or_default());
     html! {
@@ -107,13 +107,13 @@ fn table(request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Marku
                     @for ProjectRow { project, keys, spent } in rows {
                         tr {
                             th scope="row" { (names::name(&project.name)) span.sub { code { (names::name(&project.id)) } } }
-                            td data-label=(words.status) { (state(request, project)) }
+                            td data-label=(words.status) { (state(dashboard, request, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
                             td.number data-label=(words.api_keys) { (figures::number(lang, *keys)) }
                             td.number data-label=(words.spend_this_month) {
                                 a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, *spent, digits)) }
                             }
-                            td.actions { @if request.may_change { (actions(request, project)) } }
+                            td.actions { @if request.may_change { (actions(dashboard, request, project)) } }
                         }
                     }
                 }
@@ -122,16 +122,17 @@ fn table(request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Marku
     }
 }
 
-fn state(request: &PageRequest, project: &Project) -> Markup {
-    let words = request.words();
+fn state(dashboard: &Dashboard, request: &PageRequest, project: &Project) -> Markup {
+    let (words, spender) = (request.words(), Spender::Project(project.id.clone()));
     html! {
         @if project.archived_s.is_some() { (parts::badge("grey", words.archived)) }
         @else { (parts::badge("green", words.active)) }
         @if project.from_file { " " (parts::badge("grey", words.from_file)) }
+        (stops::badge(dashboard, request.lang, &spender))
     }
 }
 
-fn actions(request: &PageRequest, project: &Project) -> Markup {
+fn actions(dashboard: &Dashboard, request: &PageRequest, project: &Project) -> Markup {
     let words = request.words();
     let link = |path: &str| parts::link(path, &[("id", &project.id)]);
     html! {
@@ -139,6 +140,7 @@ fn actions(request: &PageRequest, project: &Project) -> Markup {
             a.button.small href=(parts::link("/keys/new", &[("project", &project.id)])) {
                 "+ " (words.key) span.unseen { " " (names::name(&project.name)) }
             }
+            " " (stops::switch(dashboard, request, &Spender::Project(project.id.clone())))
             @if !project.from_file {
                 " " a.button.small href=(link("/projects/rename")) {
                     (words.rename) span.unseen { " " (names::name(&project.name)) }

@@ -58,7 +58,12 @@ words! {
     limits_lead new_limit edit_limit no_limits no_limits_how nothing_counted no_hard_limit shadow shadow_hint
     from_file rate rate_lead request_lead counted_per soft_limit soft_limit_hint hard_limit hard_limit_hint
     limit_name_hint narrow_down narrow_down_hint time_zone_hint remove_limit remove_limit_lead
+    try_limit trial trial_lead trial_requests trial_rejected trial_cost trial_first trial_of_rate trial_too_long
+    value_of_a_tag value_of_this_tag tag_name tag_name_hint bad_tag_name
     bad_limit_name bad_hard bad_soft bad_zone bad_tag bad_only bad_choice limit_exists limit_of_file limit_is_alert
+    // Stops.
+    stopped allowed_again spending_stopped kill_switch fuse fuses fuses_lead no_fuses since cools_down times_usual
+    n_minutes stop_spending stop_spending_lead allow_spending allow_spending_lead reset_fuse reset_fuse_lead
     // Activity.
     activity_lead refused nothing_refused look_further no_activity_how kind basis client_left
     kind_settle kind_release kind_adjust kind_threshold kind_grant basis_reported basis_counted basis_assumed

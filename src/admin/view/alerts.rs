@@ -10,7 +10,7 @@ use crate::store::outbox::{Alert, Delivery};
 pub(crate) struct AlertView {
     object: &'static str,
     pub(crate) id: String,
-    /// `soft`, `hard`, `forecast`, `credit_low` or `credit_used_up`.
+    /// `soft`, `hard`, `forecast`, `credit_low`, `credit_used_up`, `fuse_blown` or `kill_switch`.
     kind: &'static str,
     limit: String,
     subject: String,

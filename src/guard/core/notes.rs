@@ -60,6 +60,7 @@ impl Core {
                 subject: subject.label().to_owned(),
                 threshold: hard,
                 window_start_s: span.start_s,
+                ends_s: None,
                 settled,
                 at_ms,
             }]

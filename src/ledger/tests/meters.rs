@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::ledger::meter::{METERS_MAX, Subject};
+use crate::ledger::meter::{METERS_MAX, Subject, VALUES_MAX};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -115,4 +115,56 @@ fn a_limit_with_as_many_meters_as_memory_is_meant_to_hold_refuses_new_users_by_i
     let Err(denial) = decide(1) else { panic!("there is no room for another") };
     let limit = denial.limit().map(|limit| &*limit.name);
     assert!(matches!(denial, Denial::TooManyMeters(_)) && limit == Some("users"), "{denial:?}");
+}
+
+/// A limit for each run of each key, which never ends.
+pub(super) fn per_run() -> Arc<Limit> {
+    limit("runs", Per::Tag("run".into()), Unit::Usd, Window::Day, Some(1_000))
+}
+
+pub(super) fn of_run(who: u8, run: &str) -> Arc<Attribution> {
+    let tags = [("run".to_owned(), run.to_owned())].into();
+    Arc::new(Attribution { tags: Arc::new(tags), ..(*of(who)).clone() })
+}
+
+#[test]
+fn one_value_has_a_meter_in_each_key_and_who_names_none_is_counted_on_none() {
+    let mut ledger = in_force(&[per_run()]);
+    let untagged = Arc::new(Attribution { tags: Arc::default(), ..(*of(1)).clone() });
+    for (of, nano) in [(of_run(1, "a"), 900), (of_run(2, "a"), 800), (of_run(1, "b=/c"), 7), (untagged, 5)] {
+        held(&mut ledger, of, bound(nano, 0), START_MS);
+    }
+    let read = readings(&ledger, START_MS);
+    let read: Vec<_> = read.iter().map(|(_, of)| (of.subject.label(), of.meter.held)).collect();
+    assert_eq!(read, [("key_1/run=a", 900), ("key_1/run=b=/c", 7), ("key_2/run=a", 800)]);
+    let decide = |of, nano| {
+        let circumstances = Circumstances { at_ms: START_MS, ..Circumstances::default() };
+        ledger.decide(&ReserveRequest::new(of, bound(nano, 0)), &circumstances)
+    };
+    assert!(decide(of_run(1, "a"), 101).is_err() && decide(of_run(2, "a"), 101).is_ok());
+}
+
+#[test]
+fn a_key_with_as_many_values_as_may_be_is_refused_new_ones_and_no_other_key_is() {
+    let mut ledger = in_force(&[per_run()]);
+    let start_s = ledger.limits[0].span(START_MS / 1_000).start_s;
+    let subject = |number: usize| Subject::Tagged(format!("key_1/run={number}").into());
+    let of_window = |start_s, count| {
+        (0..count).map(move |number| ((subject(number), start_s), Meter { settled: 1, held: 0 }))
+    };
+    ledger.limits[0].meters.extend(of_window(start_s - 1, VALUES_MAX));
+    ledger.limits[0].meters.extend(of_window(start_s, VALUES_MAX - 1));
+    let decide = |ledger: &Ledger, of| {
+        let circumstances = Circumstances { at_ms: START_MS, ..Circumstances::default() };
+        ledger.decide(&ReserveRequest::new(of, bound(1, 0)), &circumstances)
+    };
+    assert!(decide(&ledger, of_run(1, "new")).is_ok(), "those of the last window don't count");
+    let last = held(&mut ledger, of_run(1, "last"), bound(1, 0), START_MS);
+    let denial = decide(&ledger, of_run(1, "new")).unwrap_err();
+    assert!(matches!(denial, Denial::TooManyMeters(_)), "{denial:?}");
+    for known in [of_run(1, "last"), of_run(1, "0"), of_run(2, "new")] {
+        assert!(decide(&ledger, known).is_ok());
+    }
+    ledger.apply(&ending(&last, Kind::Release, 0, 0, START_MS));
+    assert!(decide(&ledger, of_run(1, "new")).is_ok(), "what came to nothing takes no room");
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::meters::{of_run, per_run};
 use super::*;
 use crate::ledger::account::{Account, Grant};
-use crate::ledger::meter::{METERS_MAX, Subject};
+use crate::ledger::meter::{METERS_MAX, Subject, VALUES_MAX};
 use crate::ledger::shared::{Counted, MeterKey, RowCount};
 use crate::ledger::walk::LoadedMeters;
 
@@ -90,7 +91,7 @@ fn counted(ledger: &Ledger) -> Counted {
 }
 
 fn rows(start_s: i64, rows: usize) -> RowCount {
-    RowCount { limit: "users".to_owned(), start_s, rows }
+    RowCount { limit: "users".to_owned(), start_s, key: None, rows }
 }
 
 #[test]
@@ -106,6 +107,28 @@ fn a_window_with_as_many_rows_as_may_be_is_full_and_another_is_not() {
     assert!(!ledger.is_full(&user_key(&ledger, START_MS + DAY_MS)), "the next window is empty");
     ledger.note_counted(&counted, &[]);
     assert!(!ledger.is_full(&key), "counted again");
+}
+
+#[test]
+fn a_key_with_as_many_values_as_may_be_is_full_and_another_key_is_not() {
+    let mut ledger = put_in_force(Ledger::shared(), &[per_run()]);
+    let [one, other] = [of_run(1, "a"), of_run(2, "a")].map(|of| {
+        let mut found = BTreeSet::new();
+        ledger.meters_of(&of, START_MS, &mut found);
+        found.pop_first().unwrap()
+    });
+    let of_key = |key: &str, rows| RowCount {
+        limit: "runs".to_owned(),
+        start_s: one.start_s,
+        key: Some(key.to_owned()),
+        rows,
+    };
+    let [counted] = <[_; 1]>::try_from(ledger.counted_limits()).unwrap();
+    assert!(counted.by_tag);
+    ledger.note_counted(&counted, &[of_key("key_1", VALUES_MAX - 1), of_key("key_2", 7)]);
+    assert!(!ledger.is_full(&one));
+    ledger.note_made(&[of_key("key_1", 1)]);
+    assert!(ledger.is_full(&one) && !ledger.is_full(&other));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod hosted;
 mod image_fields;
 pub(in crate::protocol::openai) mod images;
 mod kept;
+mod labels;
 mod measure;
 mod object_ids;
 mod references;
@@ -209,6 +210,7 @@ fn demand(
         subagents: rules.reads_kept_context && turns::runs_subagents(fields.multi_agent),
         compacted_at: turns::compacted_at(fields.context_management).filter(|_| rules.reads_kept_context),
         end_user: end_user(&fields)?,
+        labels: labels::of(&fields),
         stored,
         background,
         rendering: kept::rendering(&fields),

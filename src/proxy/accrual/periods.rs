@@ -23,6 +23,12 @@ pub(super) const BELIEVED_AFTER_S: i64 = 60;
 /// How long before the end of a hold the next one is taken for a container of which upstream says
 /// nothing, or the container is deleted even if others' holds alone are in the way, in seconds.
 const LAST_S: i64 = 30;
+/// Why a container was deleted, as its last entry says it.
+const NO_ROOM: &str = "a limit left no room, so the guard deleted it";
+const SPENDING_STOPPED: &str = "spending is stopped, so the guard deleted it";
+
+/// A container's next period may not be spent.
+struct SpendingStopped;
 
 /// What was found of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,28 +134,46 @@ impl Accrual {
             }
         }
         let next = terms.next_of_container(self.fees(), active_s, now_s);
-        match self.renew(open, now_s, &next).await {
-            Renewal::Done => Seen::Done,
-            Renewal::Later => Seen::Later(RETRY).of_shown(is_shown),
+        let why = match self.renew_container(open, now_s, &next).await {
+            Ok(Renewal::Done) => return Seen::Done,
+            Ok(Renewal::Later) => return Seen::Later(RETRY).of_shown(is_shown),
             // They may end in time.
-            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_)) if now_s < last_s => {
-                Seen::Later(RETRY).of_shown(is_shown)
+            Ok(Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_))) if now_s < last_s => {
+                return Seen::Later(RETRY).of_shown(is_shown);
             }
-            Renewal::Refused(denial) => self.delete(asker, (open, active_s), &denial, polls).await,
-        }
+            Ok(Renewal::Refused(denial)) => {
+                self.guard.core().note_denial(&denial);
+                NO_ROOM
+            }
+            Err(SpendingStopped) => SPENDING_STOPPED,
+        };
+        self.delete(asker, (open, active_s), why, polls).await
     }
 
-    /// Deletes a container whose next minutes no limit leaves room for, and which was last used at a
-    /// time, in Unix seconds.
+    /// Has the next period of a container held, unless who pays for it is stopped.
+    async fn renew_container(
+        &self,
+        open: &OpenJob,
+        now_s: i64,
+        next: &Terms,
+    ) -> Result<Renewal, SpendingStopped> {
+        let of = &open.hold.attribution;
+        if self.guard.stop_on(&of.project, &of.key).await.is_some() {
+            return Err(SpendingStopped);
+        }
+        Ok(self.renew(open, now_s, next).await)
+    }
+
+    /// Deletes a container whose next minutes may not be spent, and which was last used at a time, in
+    /// Unix seconds.
     async fn delete(
         &self,
         asker: Option<Asker<'_>>,
         (open, active_s): (&OpenJob, i64),
-        denial: &Denial,
+        why: &'static str,
         polls: u32,
     ) -> Seen {
         let id = &open.job.object;
-        self.guard.core().note_denial(denial);
         // That of a client's own key goes on; its minutes are charged once it ends.
         let Some(asker) = asker else { return Seen::Later(PAUSE_MAX) };
         match asker.delete("/containers", id, &open.hold.attribution).await {
@@ -159,7 +183,7 @@ impl Accrual {
                 tracing::error!(
                     event = "container_not_deleted",
                     object = id,
-                    "a container whose limit is used up can't be deleted; its minutes are charged"
+                    "a container whose next minutes may not be spent can't be deleted; they are charged"
                 );
                 return Seen::Later(pause_after(polls));
             }
@@ -168,10 +192,10 @@ impl Accrual {
             event = "container_deleted",
             object = id,
             entry = open.hold.id,
-            "a container was deleted, since a limit leaves no room for its next minutes"
+            why,
+            "a container was deleted, since its next minutes may not be spent"
         );
-        let note = "a limit left no room, so the guard deleted it";
-        self.end_job((CONTAINER, id), self.now_s(), Some(active_s), note).await;
+        self.end_job((CONTAINER, id), self.now_s(), Some(active_s), why).await;
         Seen::Done
     }
 

@@ -19,16 +19,17 @@ use crate::protocol::openai::usage;
 use crate::proxy::admit::{COST_MAX, is_hopeless};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
+use crate::proxy::batches::file::{BatchFile, Fault, FieldOfLines, Group};
 use crate::proxy::batches::holds::Holds;
 use crate::proxy::batches::lines::Depth;
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::batches::terms::BatchTerms;
 use crate::proxy::bill::Exchange;
-use crate::proxy::exchange::{Outgoing, answered};
+use crate::proxy::exchange::answered;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal, bounded};
@@ -74,7 +75,9 @@ impl Proxy {
     ) -> Result<Holds, Refusal> {
         let asked = self.guard.parsed(body, |body| NewBatch::read(body)).await.map_err(refuse_invalid)?;
         let GuardHeaders { tags, max_cost, .. } = headers::guard_headers(&head.headers)?;
-        let nothing = Arc::new(self.attribution(caller, BATCHES, &Demand::default(), tags.clone(), None));
+        let demand = Demand::default();
+        let of_request = rules.tags.tags(tags.clone(), &head.headers, &demand.labels);
+        let nothing = Arc::new(self.attribution(caller, BATCHES, &demand, of_request, None));
         // A batch is one request to rates, and takes nothing of those of tokens.
         let rates = rate_headers(&self.guard.pace(&nothing).await?);
         self.guard.may_begin_job(&caller.key.id)?;
@@ -167,8 +170,10 @@ impl Proxy {
         let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
         let allowed = self.check_models(rules, caller, &demand, priced.as_deref());
         allowed.map_err(|refusal| refusal.of_line(group.first_line))?;
-        let attribution = self.attribution(caller, BATCHES, &demand, tags.clone(), priced.as_deref());
+        let (tags, of_several) = tags_of_lines(rules, head, tags, group);
+        let attribution = self.attribution(caller, BATCHES, &demand, tags, priced.as_deref());
         self.refuse_several_users(&attribution, group)?;
+        self.refuse_several_values(&attribution, &of_several)?;
         let standing = self.guard.standing(&attribution, None);
         models::refuse_unknown(rules, &demand, &standing)?;
         if let Some(line) = group.open_line.filter(|_| standing.is_capped()) {
@@ -203,24 +208,56 @@ impl Proxy {
 
     /// Refuses lines for several users where a limit counts each by itself.
     fn refuse_several_users(&self, of: &Attribution, group: &Group) -> Result<(), Refusal> {
-        if group.end_user != EndUser::Several {
+        if group.end_user != FieldOfLines::Several {
             return Ok(());
         }
         let of_a_user = Attribution { end_user: Some("user".into()), ..of.clone() };
-        let caps =
-            |limit: &Limit| limit.per == Per::User && limit.mode == Mode::Enforce && limit.hard.is_some();
-        match self.guard.matching(&of_a_user).into_iter().find(|(limit, _)| caps(limit)) {
-            None => Ok(()),
-            Some((limit, _)) => {
-                let message = format!(
-                    "The lines of this batch are for several users, and limit \"{}\" counts each by itself. Make a \
-                     batch for each user.",
-                    limit.name
-                );
-                Err(Refusal::Invalid(message, Some("input_file_id")))
-            }
-        }
+        self.refuse_capped(&of_a_user, &Per::User, "are for several users", "user")
     }
+
+    /// Refuses lines with several values of a tag where a limit counts each by itself.
+    fn refuse_several_values(&self, of: &Attribution, tags: &[String]) -> Result<(), Refusal> {
+        for tag in tags {
+            let mut of_a_value = of.clone();
+            Arc::make_mut(&mut of_a_value.tags).insert(tag.clone(), "value".to_owned());
+            let what = format!("have several values of the tag \"{tag}\"");
+            self.refuse_capped(&of_a_value, &Per::Tag(tag.as_str().into()), &what, "value")?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a batch that a limit would count in parts, each by itself.
+    fn refuse_capped(&self, of: &Attribution, per: &Per, what: &str, part: &str) -> Result<(), Refusal> {
+        let caps = |limit: &Limit| limit.per == *per && limit.mode == Mode::Enforce && limit.hard.is_some();
+        let Some((limit, _)) = self.guard.matching(of).into_iter().find(|(limit, _)| caps(limit)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "The lines of this batch {what}, and limit \"{}\" counts each by itself. Make a batch for each {part}.",
+            limit.name
+        );
+        Err(Refusal::Invalid(message, Some("input_file_id")))
+    }
+}
+
+/// The tags of the lines of one model, and those of which the lines have several values.
+fn tags_of_lines(
+    rules: &Rules,
+    head: &request::Parts,
+    own: &BTreeMap<String, String>,
+    group: &Group,
+) -> (BTreeMap<String, String>, Vec<String>) {
+    let mut several = Vec::new();
+    let tags =
+        rules.tags.tags_by(own.clone(), &head.headers, |tag, source| match group.labels.field(source) {
+            FieldOfLines::None => None,
+            FieldOfLines::One(value) => Some(Some(value.clone())),
+            FieldOfLines::Several => {
+                several.push(tag.to_owned());
+                Some(None)
+            }
+        });
+    (tags, several)
 }
 
 /// Refuses a file that makes no batch for an endpoint.
@@ -249,8 +286,8 @@ fn well_formed(file: &BatchFile, endpoint: &str) -> Result<(), Refusal> {
 /// The part of a request that rules and limits ask for, as lines of one model have it.
 fn demand(group: &Group) -> Demand {
     let end_user = match &group.end_user {
-        EndUser::One(user) => Some(user.clone()),
-        EndUser::None | EndUser::Several => None,
+        FieldOfLines::One(user) => Some(user.clone()),
+        FieldOfLines::None | FieldOfLines::Several => None,
     };
     let (model, svg_model) = (group.model.clone(), group.image_model.clone());
     Demand { model, svg_model, end_user, tier: Some(Tier::Batch), ..Demand::default() }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::demand::Bound;
+use crate::domain::demand::{Bound, Labels};
 use crate::domain::{Money, ObjectKind, ObjectReference};
 use crate::proxy::background::Terms;
 use crate::proxy::batches::pricing::Pricing;
+use crate::proxy::tags::Source;
 
 /// The result of a scan.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,7 +49,11 @@ pub(in crate::proxy) struct Group {
     /// The model of their image tool, or the one that writes SVG.
     pub(super) image_model: Option<String>,
     /// For whom they are.
-    pub(super) end_user: EndUser,
+    pub(super) end_user: FieldOfLines,
+    /// The fields by which clients group requests. Of a file that was scanned by an earlier version
+    /// nothing is known.
+    #[serde(default)]
+    pub(super) labels: LabelsOfLines,
     /// The number of the first of them.
     pub(super) first_line: u64,
     /// What they cost at most, together.
@@ -90,16 +95,30 @@ impl From<StoredBound> for Bound {
     }
 }
 
-/// For whom some lines are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::proxy) enum EndUser {
-    /// They name none.
+/// What some lines have in one field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::proxy) enum FieldOfLines {
+    /// Nothing.
+    #[default]
     None,
-    /// For one.
+    /// All of them the same text.
     One(String),
-    /// For several, or some for one and others not.
+    /// Several texts, or some a text and others none.
     Several,
 }
+
+/// The labels of some lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::proxy) struct LabelsOfLines {
+    prompt_cache_key: FieldOfLines,
+    safety_identifier: FieldOfLines,
+    user: FieldOfLines,
+    metadata: BTreeMap<String, FieldOfLines>,
+}
+
+/// The most names of metadata that are kept of lines; each line has at most sixteen.
+const METADATA_MAX: usize = 64;
 
 impl Group {
     /// The path that its lines call.
@@ -108,21 +127,62 @@ impl Group {
     }
 }
 
-impl EndUser {
+impl FieldOfLines {
     /// That of one line.
-    pub(super) fn of(user: Option<&str>) -> Self {
-        user.map_or(Self::None, |user| Self::One(user.to_owned()))
+    pub(super) fn of(text: Option<&str>) -> Self {
+        text.map_or(Self::None, |text| Self::One(text.to_owned()))
     }
 
     /// Adds that of another line.
-    pub(super) fn add(&mut self, user: Option<&str>) {
+    pub(super) fn add(&mut self, text: Option<&str>) {
         let is_same = match self {
-            Self::None => user.is_none(),
-            Self::One(known) => user == Some(known),
+            Self::None => text.is_none(),
+            Self::One(known) => text == Some(known),
             Self::Several => true,
         };
         if !is_same {
             *self = Self::Several;
+        }
+    }
+}
+
+impl LabelsOfLines {
+    /// Those of one line.
+    pub(super) fn of(labels: &Labels) -> Self {
+        let of = |text: &Option<String>| FieldOfLines::of(text.as_deref());
+        let one = |(name, text): (&String, &String)| (name.clone(), FieldOfLines::One(text.clone()));
+        Self {
+            prompt_cache_key: of(&labels.prompt_cache_key),
+            safety_identifier: of(&labels.safety_identifier),
+            user: of(&labels.user),
+            metadata: labels.metadata.iter().map(one).collect(),
+        }
+    }
+
+    /// Adds those of another line.
+    pub(super) fn add(&mut self, labels: &Labels) {
+        self.prompt_cache_key.add(labels.prompt_cache_key.as_deref());
+        self.safety_identifier.add(labels.safety_identifier.as_deref());
+        self.user.add(labels.user.as_deref());
+        for (name, known) in &mut self.metadata {
+            known.add(labels.metadata.get(name).map(String::as_str));
+        }
+        for name in labels.metadata.keys() {
+            // The lines before have none of that name.
+            if self.metadata.len() < METADATA_MAX && !self.metadata.contains_key(name) {
+                self.metadata.insert(name.clone(), FieldOfLines::Several);
+            }
+        }
+    }
+
+    /// What the lines have in the field that a tag may come from.
+    pub(super) fn field(&self, source: &Source) -> &FieldOfLines {
+        match source {
+            Source::Own | Source::Header(_) => &FieldOfLines::None,
+            Source::PromptCacheKey => &self.prompt_cache_key,
+            Source::SafetyIdentifier => &self.safety_identifier,
+            Source::User => &self.user,
+            Source::Metadata(name) => self.metadata.get(name).unwrap_or(&FieldOfLines::None),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::usage::AnswerForm;
 use crate::protocol::openai::{Invalid, InvalidKind};
 use crate::proxy::background::Terms;
-use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
+use crate::proxy::batches::file::{BatchFile, Fault, FieldOfLines, Group, LabelsOfLines};
 use crate::proxy::batches::joined::{image_price, join, kept};
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::bill::{self, Bill};
@@ -92,7 +92,8 @@ impl ReadLine {
 struct GroupBuilder {
     model: String,
     image_model: Option<String>,
-    end_user: EndUser,
+    end_user: FieldOfLines,
+    labels: LabelsOfLines,
     first_line: u64,
     cost: Money,
     input_tokens: u64,
@@ -265,12 +266,13 @@ impl GroupBuilder {
             spoken_plain: false,
             heard: 0,
         };
-        let (model, end_user) = (demand.model.clone(), EndUser::of(demand.end_user.as_deref()));
+        let (model, end_user) = (demand.model.clone(), FieldOfLines::of(demand.end_user.as_deref()));
         let (cost, line_cost_max) = (Money::ZERO, Money::ZERO);
         Self {
             model,
             image_model,
             end_user,
+            labels: LabelsOfLines::of(&demand.labels),
             first_line,
             cost,
             input_tokens: 0,
@@ -316,6 +318,7 @@ impl GroupBuilder {
         self.input_tokens = self.input_tokens.saturating_add(most.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(most.output_tokens);
         self.end_user.add(demand.end_user.as_deref());
+        self.labels.add(&demand.labels);
         self.are_stored |= demand.stored;
         let tools = &demand.tools;
         let has_tools = tools.loops || tools.web_search.is_some() || tools.image.is_some();
@@ -343,6 +346,7 @@ impl GroupBuilder {
             model: self.model,
             image_model: self.image_model,
             end_user: self.end_user,
+            labels: self.labels,
             first_line: self.first_line,
             bound: bound.into(),
             line_cost_max_nano: self.line_cost_max.nano(),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::domain::limit::Per;
 use crate::domain::{Limit, Money, Span, Window};
 use crate::ledger::denial::{Blocked, Denial, Short};
-use crate::ledger::meter::METERS_MAX;
+use crate::ledger::meter::{METERS_MAX, VALUES_MAX, key_and_tag};
 use crate::proxy::refuse::levers::Levers;
 use crate::proxy::refuse::{Answer, Config, REASON, RESETS_AT, SpendStatus, client, retry, server};
 
@@ -34,7 +34,7 @@ pub(super) fn answer(denial: &Denial, levers: Levers, config: Config, now_s: i64
     }
 }
 
-/// A limit with the maximum number of meters.
+/// A limit with the maximum number of meters, in all or within the key.
 fn too_many_meters(limit: &Limit) -> Answer {
     let until = match limit.window {
         Window::Total => "",
@@ -47,12 +47,19 @@ fn too_many_meters(limit: &Limit) -> Answer {
         | Window::Quarter
         | Window::Year => " until its window ends",
     };
-    let message = format!(
-        "Limit \"{}\" counts as many {}s as the guard keeps apart ({}), so new ones are refused{until}.",
-        limit.name,
-        limit.per,
-        grouped(METERS_MAX)
-    );
+    let counted = match &limit.per {
+        Per::Tag(name) => {
+            let (each, all) = (grouped(VALUES_MAX), grouped(METERS_MAX));
+            format!(
+                "values of the tag \"{name}\" as the guard keeps apart ({each} for each key, {all} in all)"
+            )
+        }
+        per @ (Per::Organization | Per::Project | Per::Key | Per::User | Per::Model) => {
+            format!("{per}s as the guard keeps apart ({})", grouped(METERS_MAX))
+        }
+    };
+    let message =
+        format!("Limit \"{}\" counts as many {counted}, so new ones are refused{until}.", limit.name);
     let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", &message);
     retry(&mut answer.headers, false, None);
     answer
@@ -85,7 +92,7 @@ fn too_large(blocked: &Blocked, levers: Levers, config: Config) -> Answer {
 fn exhausted(blocked: &Blocked, config: Config, now_s: i64) -> Answer {
     let Blocked { limit, hard, settled, .. } = blocked;
     let (whose, _) = whose(limit);
-    let mut message = format!("Your {whose} reached its enforced spend limit. Limit {}", named(limit));
+    let mut message = format!("Your {whose} reached its enforced spend limit. Limit {}", named(blocked));
     if config.show_amounts {
         message.push_str(&format!(
             " has used {} of {}",
@@ -106,7 +113,7 @@ fn exceeds_remaining(blocked: &Blocked, levers: Levers, config: Config, now_s: i
         let mut message = format!(
             "This request may need up to {}, and limit {} has {} left: {} of {} is used",
             phrase(*needed),
-            named(limit),
+            named(blocked),
             phrase(blocked.left()),
             phrase(*settled),
             phrase(*hard)
@@ -116,7 +123,7 @@ fn exceeds_remaining(blocked: &Blocked, levers: Levers, config: Config, now_s: i
         }
         message
     } else {
-        format!("This request may need more than limit {} has left", named(limit))
+        format!("This request may need more than limit {} has left", named(blocked))
     };
     message.push_str(&format!("; {}.{}", resets(blocked), levers.advice()));
     let mut answer = of_limit(blocked, message, config, now_s);
@@ -129,20 +136,27 @@ fn of_limit(blocked: &Blocked, message: String, config: Config, now_s: i64) -> A
     let (_, code) = whose(&blocked.limit);
     let mut answer = spent(message, code, config);
     if let Some(end_s) = window_end(blocked) {
-        let left_s = end_s.saturating_sub(now_s);
-        if left_s <= RETRY_AFTER_S_MAX {
-            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(left_s.max(1)));
-        }
-        answer.headers.insert(RESETS_AT, HeaderValue::from(end_s));
+        resets_at(&mut answer.headers, end_s, now_s);
     }
     answer
 }
 
+/// Says when what stands in the way ends, in Unix seconds.
+pub(super) fn resets_at(headers: &mut HeaderMap, end_s: i64, now_s: i64) {
+    let left_s = end_s.saturating_sub(now_s);
+    if left_s <= RETRY_AFTER_S_MAX {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(left_s.max(1)));
+    }
+    headers.insert(RESETS_AT, HeaderValue::from(end_s));
+}
+
 /// The scope of the limit in OpenAI's words, and the code for it.
 fn whose(limit: &Limit) -> (&'static str, &'static str) {
-    match limit.per {
+    match &limit.per {
         Per::Organization => ("organization", "organization_spend_limit_exceeded"),
-        Per::Project | Per::Key | Per::User | Per::Model => ("project", "project_spend_limit_exceeded"),
+        Per::Project | Per::Key | Per::User | Per::Model | Per::Tag(_) => {
+            ("project", "project_spend_limit_exceeded")
+        }
     }
 }
 
@@ -204,7 +218,7 @@ fn held_for_now(mut message: String) -> Answer {
 }
 
 /// A refusal that no retry can help.
-fn spent(message: String, code: &'static str, config: Config) -> Answer {
+pub(super) fn spent(message: String, code: &'static str, config: Config) -> Answer {
     let mut headers = HeaderMap::new();
     retry(&mut headers, false, None);
     let code = if config.classic { "insufficient_quota" } else { code };
@@ -218,9 +232,17 @@ fn spent(message: String, code: &'static str, config: Config) -> Answer {
     Answer { status, message, kind, param: None, code: Some(code), headers }
 }
 
-/// A limit by its name, and what it counts.
-fn named(limit: &Limit) -> String {
-    format!("\"{}\" (per {}, {})", limit.name, limit.per, window(limit))
+/// A limit by its name, what it counts, and the value of a tag that it counts separately.
+fn named(blocked: &Blocked) -> String {
+    let limit = &blocked.limit;
+    let scope = match &limit.per {
+        Per::Tag(_) => {
+            let label = blocked.subject.label();
+            format!("for {} within this key", key_and_tag(label).map_or(label, |(_, tag)| tag))
+        }
+        per @ (Per::Organization | Per::Project | Per::Key | Per::User | Per::Model) => format!("per {per}"),
+    };
+    format!("\"{}\" ({scope}, {})", limit.name, window(limit))
 }
 
 fn window(limit: &Limit) -> String {

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::protocol::openai::endpoint::Endpoint;
 use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
 use crate::proxy::answer::Answer;
 use crate::proxy::body;
@@ -81,6 +82,9 @@ impl Running {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         in_flight.called_by(&caller, &head.headers);
+        if let Err(refusal) = shard.refuse_stopped(&Endpoint::Metered(operation), &caller).await {
+            return Err((refusal, in_flight));
+        }
         let prepared = shard.prepare(rules, operation, head, request, &caller, &mut in_flight).await;
         let admitted = match prepared {
             Ok(admitted) => admitted,

@@ -18,11 +18,11 @@ use crate::store::ports::{Access, Reader};
 use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
-    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
-    UsageRow, UsageSum,
+    AdmittedAfter, DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, RecentSpend,
+    Sizes, SpendSince, Storage, UsageFilter, UsageRow, UsageSum,
 };
 use crate::store::sql::{
-    self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, storage, usage,
+    self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, spend, storage, usage,
     usage_rows,
 };
 use crate::store::{Node, StoreError, postgres};
@@ -200,6 +200,27 @@ impl Reports {
         .await
     }
 
+    /// What each of the limits has settled before a time that ends a quarter of an hour, in the
+    /// window that it is in; in their order.
+    pub async fn settled_before(
+        &self,
+        limits: Vec<Arc<Limit>>,
+        until_s: i64,
+    ) -> Result<Vec<Past>, StoreError> {
+        self.ask(&self.long, move |db, names| history::before(db, &limits, until_s, names)).await
+    }
+
+    /// The next entries of requests and of their corrections, in the order in which the requests
+    /// were admitted, up to a time in Unix seconds.
+    pub async fn admitted(
+        &self,
+        after: AdmittedAfter,
+        until_s: i64,
+        count_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.ask(&self.long, move |db, names| entries::admitted(db, after, until_s, count_max, names)).await
+    }
+
     /// The rows of the audit log that fit a filter, newest first.
     pub async fn audit_log(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
         self.ask(&self.quick, move |db, _| audit::rows(db, &filter)).await
@@ -295,6 +316,12 @@ impl Reports {
             return self.access.run_unless(rest, Locks::Rules, claim).await;
         }
         self.ask(&self.quick, move |db, _| work(db, count_max)).await
+    }
+
+    /// What was spent lately. Not after what is queued for the database: it is asked for again and again.
+    pub async fn recent_spend(&self, since: SpendSince) -> Result<RecentSpend, StoreError> {
+        let reader = self.quick.clone();
+        self.access.blocking(move || reader.query(|db| spend::recent(db, since))).await?
     }
 
     /// What a scan has found in a file whose lines can make a batch; `None` if it was not scanned.

@@ -68,7 +68,7 @@ impl Counting {
         let mut rows_in_all = 0;
         for (_, of) in turns.into_iter().filter(|(at, _)| *at <= look).take(LIMITS_AT_ONCE) {
             self.0.insert(of.clone(), look + AGAIN_AFTER);
-            let counts = rows_of(db, &of.limit)?;
+            let counts = rows_of(db, &of)?;
             let rows: usize = counts.iter().map(|count| count.rows).sum();
             shared.ledger().note_counted(&of, &counts);
             let pause = u64::try_from(rows / COUNTED_A_SECOND).unwrap_or(u64::MAX);
@@ -82,16 +82,18 @@ impl Counting {
     }
 }
 
-/// How many rows there are of a limit in each window that is not over, counted as far as it makes
-/// a difference.
-fn rows_of(db: Db<'_>, limit: &str) -> Result<Vec<RowCount>> {
+/// How many rows there are of a limit in each window that is not over, of a limit per tag also by
+/// key, counted as far as it makes a difference.
+fn rows_of(db: Db<'_>, of: &Counted) -> Result<Vec<RowCount>> {
+    let key = if of.by_tag { "split_part(subject, '/', 1)" } else { "''" };
     let sql = format!(
-        "SELECT start_s, COUNT(*) FROM (SELECT start_s FROM meter WHERE limit_name = ?1 AND end_s > {NOW_S} \
-         LIMIT {METERS_MAX}) AS current GROUP BY start_s"
+        "SELECT start_s, key, COUNT(*) FROM (SELECT start_s, {key} AS key FROM meter WHERE limit_name = ?1 \
+         AND end_s > {NOW_S} LIMIT {METERS_MAX}) AS current GROUP BY start_s, key"
     );
-    db.rows(&sql, params![limit], |row| {
-        let rows = usize::try_from(row.get::<i64>(1)?).unwrap_or(0);
-        Ok(RowCount { limit: limit.to_owned(), start_s: row.get(0)?, rows })
+    db.rows(&sql, params![of.limit], |row| {
+        let rows = usize::try_from(row.get::<i64>(2)?).unwrap_or(0);
+        let key = Some(row.get(1)?).filter(|_| of.by_tag);
+        Ok(RowCount { limit: of.limit.to_string(), start_s: row.get(0)?, key, rows })
     })
 }
 

@@ -28,8 +28,8 @@ const LOCK_LANE: &str = "WITH locked AS MATERIALIZED (SELECT state, rules_versio
     ARRAY(SELECT nextval('entry_id') FROM generate_series(1, CASE WHEN state = 'alive' THEN $3::bigint END)) FROM locked";
 const NEW_METERS: &str = "WITH made AS (INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
     SELECT l, s, b, e, 0, 0 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
-    WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING RETURNING limit_name, start_s) \
-    SELECT limit_name, start_s, COUNT(*) FROM made GROUP BY limit_name, start_s";
+    WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING RETURNING limit_name, start_s, subject) \
+    SELECT limit_name, start_s, split_part(subject, '/', 1), COUNT(*) FROM made GROUP BY 1, 2, 3";
 const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[], $3::bigint[]) \
     WITH ORDINALITY AS w (l, s, b, n) JOIN meter ON limit_name = l AND subject = s AND start_s = b \
     ORDER BY n FOR UPDATE OF meter";
@@ -148,8 +148,8 @@ impl PgSession {
 }
 
 fn made_rows(row: &Row) -> Result<RowCount, WriteError> {
-    let rows = usize::try_from(row.try_get::<_, i64>(2)?).unwrap_or(0);
-    Ok(RowCount { limit: row.try_get(0)?, start_s: row.try_get(1)?, rows })
+    let rows = usize::try_from(row.try_get::<_, i64>(3)?).unwrap_or(0);
+    Ok(RowCount { limit: row.try_get(0)?, start_s: row.try_get(1)?, key: row.try_get(2)?, rows })
 }
 
 fn cost(row: &Row) -> Result<(u64, Money), WriteError> {

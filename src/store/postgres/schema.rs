@@ -12,11 +12,11 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 
 /// What brings a schema from each version to the next: at first the tables of the ledger, as
 /// on every engine, and what several guards need beside them.
-const STEPS: [fn(&Connection) -> sql::Result<()>; 6] = [
+const STEPS: [fn(&Connection) -> sql::Result<()>; 7] = [
     |connection| {
         connection.batch(include_str!("schema/tables.sql"))?;
         Ok(connection.batch(include_str!("schema/cluster.sql"))?)
@@ -26,6 +26,7 @@ const STEPS: [fn(&Connection) -> sql::Result<()>; 6] = [
     months::divide,
     |connection| Ok(connection.batch(include_str!("schema/jobs.sql"))?),
     |connection| Ok(connection.batch(include_str!("schema/batch_input.sql"))?),
+    |connection| Ok(connection.batch(include_str!("schema/stops.sql"))?),
 ];
 
 /// How long the tables may be brought up to date, and how long another guard that does so is waited

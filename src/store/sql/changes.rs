@@ -1,7 +1,7 @@
 //! What operators change, as rows.
 
 use crate::store::records::RecordChange;
-use crate::store::sql::{Db, Result, credit, keys, organization};
+use crate::store::sql::{Db, Result, credit, crossings, keys, organization, stops};
 
 /// Writes one change.
 pub(crate) fn apply(db: Db<'_>, change: &RecordChange) -> Result<()> {
@@ -20,6 +20,11 @@ pub(crate) fn apply(db: Db<'_>, change: &RecordChange) -> Result<()> {
         RecordChange::PutAlert(alert) => organization::put_alert(db, alert),
         RecordChange::RemoveAlert(id) => organization::drop_alert(db, id),
         RecordChange::PutSetting(name, value) => keys::put_setting(db, name, value),
+        RecordChange::PutStop(stop) => stops::put(db, stop),
+        RecordChange::RemoveStop(id) => stops::remove(db, *id),
+        RecordChange::InsertCrossing(crossing) => {
+            crossings::insert(db, std::slice::from_ref(crossing)).map(drop)
+        }
         RecordChange::InsertGrant(grant, latest_ms) => credit::insert(db, grant, *latest_ms),
     }
 }

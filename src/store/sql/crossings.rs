@@ -46,7 +46,7 @@ pub(crate) fn insert_mark(db: Db<'_>, crossing: &Crossing) -> Result<u64> {
             crossing.subject,
             crossing.threshold,
             crossing.window_start_s,
-            Windows::of(limit).span(crossing.window_start_s).end_s,
+            crossing.ends_s.unwrap_or_else(|| Windows::of(limit).span(crossing.window_start_s).end_s),
             crossing.settled,
             limit.unit.name(),
             limit.window.name(),

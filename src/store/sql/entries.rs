@@ -6,7 +6,7 @@ use crate::domain::{Limit, Money, Span};
 use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::Subject;
 use crate::store::records::Names;
-use crate::store::reports::{EntryFilter, ROLLUP_S};
+use crate::store::reports::{AdmittedAfter, EntryFilter, ROLLUP_S};
 use crate::store::sql::codec::{ENTRY_COLUMNS, entry_from, insert_entry, int, tags_text, uint};
 use crate::store::sql::history::{self, each_settled};
 use crate::store::sql::rollup::{RollupKey, RollupSums};
@@ -38,6 +38,25 @@ pub(crate) fn entries<'f>(db: Db<'_>, filter: &'f EntryFilter, names: &dyn Names
         filter.count_max
     );
     db.rows(&sql, &values, |row| entry_from(row, names))
+}
+
+/// The next entries of requests and of their corrections, in the order in which the requests were
+/// admitted, up to those of a time in Unix seconds. A correction is admitted with what it corrects.
+pub(crate) fn admitted(
+    db: Db<'_>,
+    after: AdmittedAfter,
+    until_s: i64,
+    count_max: usize,
+    names: &dyn Names,
+) -> Result<Vec<Entry>> {
+    let sql = format!(
+        "SELECT {ENTRY_COLUMNS} FROM entry{} WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
+         AND (admitted_ms > ?1 OR id > ?3) AND kind IN ('settle', 'release', 'adjust') \
+         ORDER BY admitted_ms, id LIMIT {count_max}",
+        db.by_time()
+    );
+    let until_ms = until_s.saturating_mul(1_000);
+    db.rows(&sql, params![after.ms, until_ms, int(after.id)], |row| entry_from(row, names))
 }
 
 /// One entry by its id.

@@ -2,6 +2,7 @@
 //! pass over the past, so that a thousand cost little more than one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
@@ -61,6 +62,19 @@ pub(crate) fn within(
         }
     }
     Ok(sums)
+}
+
+/// What each of the limits has settled before a time that ends a quarter of an hour, in the window
+/// that it is in; in their order.
+pub(crate) fn before(
+    db: Db<'_>,
+    limits: &[Arc<Limit>],
+    until_s: i64,
+    names: &dyn Names,
+) -> Result<Vec<Past>> {
+    let start_s = |limit: &Limit| Windows::of(limit).span(until_s).start_s;
+    let wanted: Vec<(&Limit, i64)> = limits.iter().map(|limit| (&**limit, start_s(limit))).collect();
+    of_rollups(db, &wanted, until_s, names)
 }
 
 fn of_entries(db: Db<'_>, limit: &Limit, since_s: i64, names: &dyn Names) -> Result<Past> {
@@ -165,7 +179,9 @@ const QUANTITIES_AT: usize = 10;
 
 /// Whether one of the limits asks who the end user is, or for a tag.
 fn needs_users(wanted: &[(&Limit, i64)]) -> bool {
-    wanted.iter().any(|(limit, _)| limit.per == Per::User || !limit.only.tags.is_empty())
+    let is_by_user =
+        |limit: &Limit| matches!(limit.per, Per::User | Per::Tag(_)) || !limit.only.tags.is_empty();
+    wanted.iter().any(|(limit, _)| is_by_user(limit))
 }
 
 /// Says which days the limits' windows tell parts of apart.

@@ -1,7 +1,7 @@
 //! What a guard reads once, at its start, and again whenever another guard has changed it.
 
 use crate::store::records::Stored;
-use crate::store::sql::{Db, Result, keys, organization};
+use crate::store::sql::{Db, Result, keys, organization, stops};
 
 /// All of it but keys, of which there may be a million.
 pub(crate) fn stored(db: Db<'_>) -> Result<Stored> {
@@ -13,6 +13,7 @@ pub(crate) fn stored(db: Db<'_>) -> Result<Stored> {
         alerts: organization::alerts(db)?,
         admin_keys: organization::admin_keys(db)?,
         accounts: organization::accounts(db)?,
+        stops: stops::stops(db)?,
         settings: keys::settings(db)?,
     })
 }

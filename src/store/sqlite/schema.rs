@@ -3,6 +3,7 @@
 mod corrections;
 mod jobs;
 mod objects;
+mod stops;
 
 use rusqlite::{Connection, Transaction};
 
@@ -12,10 +13,10 @@ use crate::store::sql::rollup::{self, Table};
 use crate::store::sql::{self, Db};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 9;
+pub(crate) const VERSION: i64 = 10;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 9] = [
+const STEPS: [&[&str]; 10] = [
     &[TABLES],
     &[ALERTS, ORGANIZATION],
     &[CREDIT, SETTING, DAYS, MAIL],
@@ -25,9 +26,10 @@ const STEPS: [&[&str]; 9] = [
     &[OTHER_QUANTITIES, JOBS],
     &[JOB_TERMS],
     &[objects::BATCH_INPUT],
+    &[stops::STOPS],
 ];
 
-/// Every table is append-only but for `api_key`, `project` and `limit_rule`
+/// Every table is append-only but for `api_key`, `project`, `limit_rule` and `stop`
 /// (an operator's settings), `hold_batch` and `job` (emptied as their holds end), `object` and
 /// `object_item` (what upstream keeps). Old rows of `entry` are pruned if operators say so.
 const TABLES: &str = "
@@ -324,7 +326,8 @@ ALTER TABLE pruned ADD COLUMN other_quantities TEXT;
 ";
 
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 21] = [
+pub(crate) const NEEDED: [(i64, &str); 22] = [
+    (10, "stop"),
     (7, "job"),
     (1, "entry"),
     (1, "hold_batch"),

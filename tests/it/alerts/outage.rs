@@ -92,7 +92,7 @@ impl Office {
     async fn tried(&self, attempts: u32) -> Delivery {
         for _ in 0..1_000 {
             // It looks at the clock when it is notified that there may be something.
-            self.guard.core().crossed().notify_one();
+            self.guard.core().news().crossed.notify_one();
             let found = self.reports.alerts(None, 10).await.unwrap();
             // It is noted before it is routed.
             let delivery = found.first().and_then(|(_, deliveries)| deliveries.first());
@@ -160,7 +160,7 @@ fn a_webhook_that_answers_500_for_three_days_is_given_up_and_says_why() {
         assert_eq!(usize::try_from(last.attempts).unwrap(), tries);
         assert!(tries < 100, "{tries}");
         office.set(last.next_ms + DAY_MS);
-        office.guard.core().crossed().notify_one();
+        office.guard.core().news().crossed.notify_one();
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(receiver.got.lock().unwrap().len(), tries, "given up for good");
         let _ = office.stop.send(true);
@@ -225,10 +225,10 @@ fn of_invented_users_a_limit_sends_ten_messages_an_hour_and_one_of_all_the_other
         }
         assert_eq!(receiver.after(10).await.len(), 10);
         office.set(NOON_MS + HOUR_MS - 1);
-        office.guard.core().crossed().notify_one();
+        office.guard.core().news().crossed.notify_one();
         assert_eq!(receiver.after(10).await.len(), 10);
         office.set(NOON_MS + HOUR_MS);
-        office.guard.core().crossed().notify_one();
+        office.guard.core().news().crossed.notify_one();
         let got = receiver.after(11).await;
         assert_eq!(got.len(), 11);
         let (_, digest) = &got[10];

@@ -33,9 +33,15 @@ fn a_read_only_admin_key_sees_every_page_and_changes_nothing() {
         let mut browser = signed_in_with(&house, &admin_key(&house, "read_only").await).await;
         for path in PAGES {
             let page = browser.page(path).await;
-            for change in
-                ["/revoke?", "/archive?", "/rename?", "/edit?", "/remove?", "action=\"/first-steps\""]
-            {
+            for change in [
+                "/revoke?",
+                "/archive?",
+                "/rename?",
+                "/edit?",
+                "/remove?",
+                "/stop?",
+                "action=\"/first-steps\"",
+            ] {
                 assert!(!page.contains(change), "{path} offers {change}");
             }
         }
@@ -48,6 +54,9 @@ fn a_read_only_admin_key_sees_every_page_and_changes_nothing() {
             ("/projects/archive", "id=p".to_owned()),
             ("/limits", "is=new&name=n&per=organization&unit=usd&window=month&hard=0".to_owned()),
             ("/limits/remove", "name=m".to_owned()),
+            ("/limits/stop", "subject=organization".to_owned()),
+            ("/limits/allow", "subject=organization".to_owned()),
+            ("/limits/reset", "id=1".to_owned()),
             ("/settings/organization", "name=x".to_owned()),
             ("/settings/test", "channel=email".to_owned()),
             ("/first-steps", "step=all".to_owned()),

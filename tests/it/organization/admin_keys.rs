@@ -57,6 +57,8 @@ fn a_read_only_admin_key_looks_and_changes_nothing() {
             assert_eq!(with_token(&house, &secret, Method::GET, path).await, StatusCode::OK, "{path}");
         }
         let before = get(&house, "audit_logs").await;
+        let asked = with_token(&house, &secret, Method::POST, "/guard/v1/limits/try").await;
+        assert_ne!(asked, StatusCode::FORBIDDEN, "to try a limit changes nothing");
         for (method, path) in [
             (Method::POST, "/v1/organization/spend_limit"),
             (Method::POST, "/v1/organization/admin_api_keys"),

@@ -59,6 +59,10 @@ pub(in crate::protocol::openai) struct Body<'a> {
     #[serde(borrow)]
     pub(super) user: Raw<'a>,
     #[serde(borrow)]
+    pub(super) prompt_cache_key: Raw<'a>,
+    #[serde(borrow)]
+    pub(super) metadata: Raw<'a>,
+    #[serde(borrow)]
     pub(super) prompt_cache_options: Loose<CacheOptions<'a>>,
     #[serde(borrow)]
     pub(super) truncation: Raw<'a>,

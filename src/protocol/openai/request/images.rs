@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use super::form::{self, Form, FormRules};
 use super::image_fields::ImageFields;
 use super::object_ids::object_ids;
-use super::{Invalid, Request, choices, count, fields, flag, model, name, string, text};
+use super::{Invalid, Request, choices, count, fields, flag, labels, model, name, string, text};
 use crate::domain::demand::{Image, ImageDemand, Media};
 use crate::domain::{Class, Demand};
 use crate::protocol::openai::json::{Loose, Object, Raw};
@@ -110,6 +110,7 @@ fn demand(text: &str, files: usize) -> Result<Demand, Invalid> {
         drawing: Some(drawing(&body)?),
         units: [(Class::Images, made)].into(),
         end_user: end_user.or(name(body.user, "user")?),
+        labels: labels::of_user(body.safety_identifier, body.user),
         ..Demand::default()
     })
 }

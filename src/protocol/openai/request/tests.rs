@@ -79,11 +79,13 @@ fn a_field_that_stands_twice_is_refused() {
         r#"{"model":"m","messages":[],"messages":[]}"#,
         r#"{"model":"m","tools":[{"type":"function","type":"web_search"}]}"#,
         r#"{"model":"m","prompt_cache_options":{"ttl":"30m","ttl":"12h"}}"#,
+        r#"{"model":"m","metadata":{"a":"1"},"metadata":{}}"#,
+        r#"{"model":"m","prompt_cache_key":"a","prompt_cache_key":"b"}"#,
     ] {
         assert_eq!(refusal(&CHAT, body).kind, InvalidKind::Malformed, "{body}");
     }
     assert!(refusal(&CHAT, r#"{"model":"a","model":"b"}"#).message.contains("duplicate field `model`"));
-    assert!(CHAT.read(br#"{"model":"m","metadata":{"a":1},"metadata":{}}"#).is_ok());
+    assert!(CHAT.read(br#"{"model":"m","logit_bias":{"a":1},"logit_bias":{}}"#).is_ok());
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub(super) enum Committed {
 }
 
 fn made_row(place: &Place) -> RowCount {
-    RowCount { limit: place.limit.to_string(), start_s: place.start_s, rows: 1 }
+    let key = place.subject.key_of_tag().map(str::to_owned);
+    RowCount { limit: place.limit.to_string(), start_s: place.start_s, key, rows: 1 }
 }
 
 impl Database {

@@ -25,7 +25,7 @@ fn rollup(start_s: i64, number: u64) -> (RollupKey, RollupSums) {
         "default",
         &format!("key_{}", number % 7),
         &format!("user {}", number % 3),
-        "",
+        &if number.is_multiple_of(2) { format!(r#"{{"run":"r{}"}}"#, number % 4) } else { String::new() },
         "/v1/x",
         "gpt",
         "gpt",
@@ -91,11 +91,14 @@ fn answers(db: Db<'_>) -> Vec<String> {
         usage_rows::each_row(db, width_s, FIRST_S, LAST_S, each).unwrap();
         answers.push(format!("{sums:?}"));
     }
-    for (per, window) in
-        [(Per::Key, Window::Day), (Per::User, Window::Month), (Per::Organization, Window::Hour)]
-    {
+    for (per, window) in [
+        (Per::Key, Window::Day),
+        (Per::User, Window::Month),
+        (Per::Organization, Window::Hour),
+        (Per::Tag("run".into()), Window::Day),
+    ] {
         for zone in ["Europe/Warsaw", "Asia/Kathmandu", "America/St_Johns"] {
-            let limit = limit(per, window, zone);
+            let limit = limit(per.clone(), window, zone);
             let since_s = calendar::span(window, &TimeZone::get(zone).unwrap(), FIRST_S + 200_000).start_s;
             let past = history::settled(db, &[(&limit, since_s)], &Ids).unwrap();
             let past: BTreeMap<_, _> = past[0]
