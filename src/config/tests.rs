@@ -174,6 +174,55 @@ fn mistakes_of_tags_name_their_remedy() {
 }
 
 #[test]
+fn mistakes_of_fuses_name_their_remedy() {
+    let fuse = "[[fuse]]\nname = \"a\"\nwithin = \"10m\"\n";
+    for (text, expected) in [
+        (fuse.to_owned(), "x.toml:1: fuse[0].usd: give an amount, or times_usual, or both"),
+        ("[[fuse]]\nwithin = \"10m\"\nusd = 5\n".to_owned(), "x.toml:1: fuse[0].name: required"),
+        (
+            "[[fuse]]\nname = \"a b\"\nwithin = \"10m\"\nusd = 5\n".to_owned(),
+            "x.toml:2: fuse[0].name: use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'",
+        ),
+        (format!("{fuse}usd = 5\n{fuse}usd = 6\n"), "x.toml:6: fuse[1].name: another fuse is named \"a\""),
+        (
+            format!("{fuse}usd = 5\nper = \"user\"\n"),
+            "x.toml:5: fuse[0].per: \"user\" is not known; use organization, project or key",
+        ),
+        (format!("{fuse}usd = 0\n"), "x.toml:4: fuse[0].usd: must be above zero"),
+        (format!("{fuse}usd = \"five\"\n"), "x.toml:4: fuse[0].usd: "),
+        (
+            format!("{fuse}times_usual = 1\n"),
+            "x.toml:4: fuse[0].times_usual: give a whole number from 2 to 1000",
+        ),
+        (format!("{fuse}times_usual = 3\nusd_min = 0\n"), "x.toml:5: fuse[0].usd_min: must be above zero"),
+        (
+            "[[fuse]]\nname = \"a\"\nusd = 5\nwithin = \"30s\"\n".to_owned(),
+            "x.toml:4: fuse[0].within: \"30s\" is out of range; give 1m to 24h",
+        ),
+        (
+            "[[fuse]]\nname = \"a\"\nusd = 5\nwithin = \"25h\"\n".to_owned(),
+            "x.toml:4: fuse[0].within: \"25h\" is out of range; give 1m to 24h",
+        ),
+        (
+            format!("{fuse}usd = 5\ncool_down = \"0s\"\n"),
+            "x.toml:5: fuse[0].cool_down: \"0s\" is out of range; give 1s to 366d",
+        ),
+        (
+            format!("{fuse}usd = 5\ncool_down = \"soon\"\n"),
+            "x.toml:5: fuse[0].cool_down: \"soon\" is no duration",
+        ),
+        (format!("{fuse}uds = 5\n"), "x.toml:4: fuse[0].uds: no such key; did you mean \"usd\"?"),
+    ] {
+        let error = with(&text, &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
+    }
+    let many: String =
+        (0..101).map(|at| fuse.replace("\"a\"", &format!("\"f{at}\"")) + "usd = 5\n").collect();
+    let error = with(&many, &[]).unwrap_err();
+    assert!(error.contains("fuse: there are more than 100; remove some"), "{error}");
+}
+
+#[test]
 fn mistakes_of_the_export_name_their_remedy() {
     for (text, expected) in [
         (

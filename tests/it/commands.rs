@@ -200,7 +200,7 @@ fn the_demo_starts_without_a_warning() {
 fn help_names_the_values_that_a_limit_may_have_and_a_wrong_one_ends_with_2() {
     let nowhere = Terminal { admin: "127.0.0.1:1".to_owned() };
     let window = "[possible values: request, minute, hour, day, week, month, quarter, year, total]";
-    let per = "[possible values: organization, project, key, user, model]";
+    let per = "organization, project, key, user, model or tag:NAME";
     let unit = "[possible values: usd, tokens, input_tokens, output_tokens, requests]";
     let help = nowhere.says("limits set --help", &[]);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

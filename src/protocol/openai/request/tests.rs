@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::demand::WebSearch;
+use crate::domain::demand::{Labels, WebSearch};
 use crate::protocol::openai::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 
 fn read(endpoint: &'static Operation, body: &Value) -> Result<Request, Invalid> {
@@ -48,6 +48,11 @@ fn a_plain_chat_is_read() {
         output_max: Some(7),
         choices: 2,
         end_user: Some("sé".to_owned()),
+        labels: Labels {
+            safety_identifier: Some("sé".to_owned()),
+            user: Some("u".to_owned()),
+            ..Labels::default()
+        },
         ..Demand::default()
     };
     assert_eq!(request.demand, expected);

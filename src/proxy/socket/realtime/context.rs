@@ -42,7 +42,8 @@ pub(super) struct Context {
 /// The sound that is no item yet. Times are milliseconds of all sound that was sent.
 #[derive(Debug, Default)]
 struct Sound {
-    /// What was sent, in 48ths of a millisecond: a byte of samples is one, a byte of a telephone's six.
+    /// What was sent, in units of which a millisecond has 48: a byte of samples is one of them, a byte
+    /// of a telephone's six.
     sent: u64,
     /// Up to where it is an item or was dropped.
     taken_ms: u64,
