@@ -22,7 +22,7 @@ const METADATA: &str = "metadata.";
 pub enum Source {
     /// `x-spendguard-tags`, under the tag's own name.
     Own,
-    /// A header of [`HEADERS`].
+    /// A header that other programs send, by its name.
     Header(&'static str),
     /// `prompt_cache_key` of the body.
     PromptCacheKey,
