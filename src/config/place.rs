@@ -77,6 +77,9 @@ impl Place {
                 let hint = hint.unwrap_or_else(|| format!("; the keys here are {known}"));
                 return one(self.line(&(key, format!("no such key{hint}")), environment));
             }
+            if let Some(key) = missing(&problem, &key) {
+                return one(self.line(&(key, "missing; give it".to_owned()), environment));
+            }
             one(self.line(&(key, problem), environment))
         })
     }
@@ -130,6 +133,13 @@ impl Place {
         }
         found.map(|offset| line_of(&self.text, offset))
     }
+}
+
+/// The key that an error says is missing: it names it with the table before it, without a dot.
+fn missing(problem: &str, table: &str) -> Option<String> {
+    let named = problem.strip_prefix("missing configuration field ")?.trim_matches('"');
+    let key = named.strip_prefix(table).unwrap_or(named).trim_start_matches('.');
+    Some(format!("{table}.{key}"))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -130,6 +130,7 @@ fn mistakes_name_file_line_key_and_remedy() {
             "x.toml:6: limit[1].name: another limit is named \"a\"",
         ),
         (format!("{limit}hard = 1\nunit = \"euro\"\n"), "x.toml:5: limit[0].unit: use usd, tokens"),
+        ("[[limit]]\nname = \"a\"\n".to_owned(), "x.toml:1: limit[0].window: missing; give it"),
         (format!("{limit}hrad = 1\n"), "x.toml:4: limit[0].hrad: no such key; did you mean \"hard\"?"),
         (
             "[[price]]\nmodel = \"m\"\ninput = \"0.00000001\"\n".to_owned(),
@@ -178,7 +179,7 @@ fn mistakes_of_fuses_name_their_remedy() {
     let fuse = "[[fuse]]\nname = \"a\"\nwithin = \"10m\"\n";
     for (text, expected) in [
         (fuse.to_owned(), "x.toml:1: fuse[0].usd: give an amount, or times_usual, or both"),
-        ("[[fuse]]\nwithin = \"10m\"\nusd = 5\n".to_owned(), "x.toml:1: fuse[0].name: required"),
+        ("[[fuse]]\nwithin = \"10m\"\nusd = 5\n".to_owned(), "x.toml:1: fuse[0].name: missing; give it"),
         (
             "[[fuse]]\nname = \"a b\"\nwithin = \"10m\"\nusd = 5\n".to_owned(),
             "x.toml:2: fuse[0].name: use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'",
