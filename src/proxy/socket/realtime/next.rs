@@ -50,7 +50,7 @@ impl Next {
         }
         let pending_ms = state.context.pending_ms(&settings, now);
         for mut turn in self.transcriptions.drain(..) {
-            // Where upstream finds no turns, it may write down all that it is sent, as it comes.
+            // Where upstream finds no turns, it may write down all that it is sent, at once.
             if !settings.detects_speech && pending_ms > 0 {
                 turn.begin();
                 turn.end_counted(pending_ms);
