@@ -105,7 +105,7 @@ impl Running {
         };
         let is_tight = match &held {
             Ok(turn) => !had_room(turn),
-            Err((refusal, _)) => is_for_want_of_room(refusal),
+            Err((refusal, _)) => lacks_room(refusal),
         };
         if is_tight {
             // What was held for it leaves room for what is enough.
@@ -201,7 +201,7 @@ impl Running {
             }
             let more_ms = millis.saturating_add(MORE_MS);
             let turn = match self.session.hold_sound(self.transcription, of, more_ms).await {
-                Err((refusal, in_flight)) if is_for_want_of_room(&refusal) => {
+                Err((refusal, in_flight)) if lacks_room(&refusal) => {
                     in_flight.uncounted();
                     if let Some(place) = place {
                         next.transcriptions.remove(place).unused();
@@ -220,6 +220,6 @@ impl Running {
 }
 
 /// Whether less might be admitted.
-const fn is_for_want_of_room(refusal: &Refusal) -> bool {
+const fn lacks_room(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Denied(..))
 }
