@@ -148,7 +148,7 @@ fn responses_that_are_asked_for_are_booked_by_what_their_conversation_cost() {
 fn what_upstream_may_begin_by_itself_is_held_before_it_can() {
     run(async {
         let house = House::with(LIMIT).await;
-        let mut socket = opened(&house, "model=gpt-realtime", &[]).await;
+        let mut socket = opened(&house, "model=gpt-realtime", &[("x-fake-chunk-delay-ms", "100")]).await;
         let mut costs = 0;
         for _ in 0..3 {
             speak(&mut socket, 400).await;
