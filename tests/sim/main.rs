@@ -54,7 +54,7 @@ use crate::outcome::Outcome;
 use crate::world::World;
 
 /// Seeds that are run if none are asked for.
-const SEEDS: u64 = 90;
+const SEEDS: u64 = 70;
 /// Seeds below this one are run twice.
 const TWICE: u64 = 10;
 const CLIENTS: usize = 8;
