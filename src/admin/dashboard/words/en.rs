@@ -182,7 +182,7 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     trial_too_long: "There are too many entries in the last 30 days. Try the limit by command with a later start: spendguard limits try.",
     value_of_a_tag: "Value of a tag",
     value_of_this_tag: "Value of the tag {tag}, within each key",
-    tag_name: "Name of the tag",
+    tag_name: "Tag",
     tag_name_hint: "For “Value of a tag” only, such as run. Each value has a counter of its own within each key.",
     bad_tag_name: "Enter the name of a tag: 1 to 64 letters A–Z, digits, “.”, “_” or “-”.",
     bad_limit_name: "Enter a name of 1 to 64 lowercase letters a–z, digits, dots, hyphens and underscores.",
