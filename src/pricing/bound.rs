@@ -27,7 +27,7 @@ use crate::pricing::sheet::Price;
 pub use self::drawn::pictures;
 pub use self::model::ModelTokens;
 pub use self::output::output_per_choice;
-pub use self::sound::{audio_tokens, speech_tokens};
+pub use self::sound::{AUDIO_MS_PER_TOKEN, audio_tokens, speech_tokens};
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;

@@ -106,9 +106,9 @@ fn a_blown_fuse_is_audited_and_told_once_by_its_own_name() {
         for _ in 0..5 {
             refused(&loops(&house).await);
         }
-        let told = receiver.after(1).await;
-        assert_eq!(told.len(), 1, "{told:?}");
-        let (kind, data) = (&told[0].1["type"], &told[0].1["data"]);
+        let alerts = receiver.after(1).await;
+        assert_eq!(alerts.len(), 1, "{alerts:?}");
+        let (kind, data) = (&alerts[0].1["type"], &alerts[0].1["data"]);
         assert_eq!(
             (kind, &data["limit"], &data["subject"]),
             (&json!("fuse.blown"), &json!("runaway"), &json!("org"))

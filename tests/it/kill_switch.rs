@@ -179,13 +179,13 @@ fn a_kill_switch_is_audited_and_told_once_and_its_note_can_be_changed() {
             (&noted["id"], &noted["since"], &noted["note"]),
             (&first["id"], &first["since"], &json!("a leak"))
         );
-        let told = receiver.after(1).await;
-        assert_eq!(told.len(), 1, "{told:?}");
+        let alerts = receiver.after(1).await;
+        assert_eq!(alerts.len(), 1, "{alerts:?}");
         assert_eq!(
-            (&told[0].1["type"], &told[0].1["data"]["subject"]),
+            (&alerts[0].1["type"], &alerts[0].1["data"]["subject"]),
             (&json!("kill_switch.on"), &json!(key))
         );
-        assert_eq!(told[0].1["data"]["resets_at"], Value::Null);
+        assert_eq!(alerts[0].1["data"]["resets_at"], Value::Null);
         switch_off(&house, &key).await;
         let events: Vec<_> =
             audited(&house, "kill_switch.").await.iter().map(|row| row["type"].clone()).collect();

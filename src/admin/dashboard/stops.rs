@@ -181,23 +181,34 @@ fn found(dashboard: &Dashboard, subject: &str) -> Option<(Spender, &'static str)
     Some((spender, page))
 }
 
+/// Asks whether spending is to be stopped or allowed again, by the title and the consequence of that.
+fn confirm(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    subject: &str,
+    action: &str,
+    [title, consequence]: [&str; 2],
+) -> PageResult {
+    let (spender, back) = found(dashboard, subject).ok_or_else(|| request.not_found())?;
+    let confirmation = Confirmation {
+        title,
+        action,
+        back,
+        field: ("subject", subject),
+        subject: html! { strong { (named(dashboard, request.lang, &spender)) } },
+        consequence,
+        confirm: title,
+    };
+    Ok(request.page(title, &parts::confirmation(request, &confirmation)))
+}
+
 async fn ask_stop(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
     Query(Subject { subject }): Query<Subject>,
 ) -> PageResult {
     let words = request.words();
-    let (spender, back) = found(&dashboard, &subject).ok_or_else(|| request.not_found())?;
-    let confirmation = Confirmation {
-        title: words.stop_spending,
-        action: "/limits/stop",
-        back,
-        field: ("subject", &subject),
-        subject: html! { strong { (named(&dashboard, request.lang, &spender)) } },
-        consequence: words.stop_spending_lead,
-        confirm: words.stop_spending,
-    };
-    Ok(request.page(words.stop_spending, &parts::confirmation(&request, &confirmation)))
+    confirm(&dashboard, &request, &subject, "/limits/stop", [words.stop_spending, words.stop_spending_lead])
 }
 
 async fn stop(
@@ -216,17 +227,13 @@ async fn ask_allow(
     Query(Subject { subject }): Query<Subject>,
 ) -> PageResult {
     let words = request.words();
-    let (spender, back) = found(&dashboard, &subject).ok_or_else(|| request.not_found())?;
-    let confirmation = Confirmation {
-        title: words.allow_spending,
-        action: "/limits/allow",
-        back,
-        field: ("subject", &subject),
-        subject: html! { strong { (named(&dashboard, request.lang, &spender)) } },
-        consequence: words.allow_spending_lead,
-        confirm: words.allow_spending,
-    };
-    Ok(request.page(words.allow_spending, &parts::confirmation(&request, &confirmation)))
+    confirm(
+        &dashboard,
+        &request,
+        &subject,
+        "/limits/allow",
+        [words.allow_spending, words.allow_spending_lead],
+    )
 }
 
 async fn allow(

@@ -5,7 +5,7 @@ use crate::domain::demand::{Speech, Transcript};
 use crate::pricing::sheet::Price;
 
 /// Audio is 10 tokens a second, so a token lasts 100 milliseconds.
-const AUDIO_MS_PER_TOKEN: u64 = 100;
+pub const AUDIO_MS_PER_TOKEN: u64 = 100;
 /// Tokens of a minute of sound that a model speaks: OpenAI's price of a minute, 0.015 dollars,
 /// by its price of a million tokens of sound, 12 dollars (gpt-4o-mini-tts).
 const SPOKEN_TOKENS_PER_MINUTE: u64 = 1_250;

@@ -111,6 +111,7 @@ pub struct Operation {
 }
 
 /// How the bodies of an operation are read, each from its bytes, and a form by its boundary.
+#[derive(Clone, Copy)]
 pub(super) enum Reader {
     /// JSON.
     Json(JsonReader),

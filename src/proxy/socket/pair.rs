@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use tokio::sync::{Mutex, OnceCell, watch};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
+use crate::proxy::room::Room;
 use crate::proxy::socket::budget::Budget;
 use crate::proxy::socket::wire::{Sink, closing, end, frame, ping};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
@@ -42,11 +43,19 @@ pub(super) struct Readers {
 
 /// A message of a client.
 pub(super) enum FromClient {
-    /// A text.
-    Text(tokio_tungstenite::tungstenite::Utf8Bytes),
+    /// A text, and the memory that it takes.
+    Text(Utf8Bytes, Room),
     /// Bytes that are no text.
     Binary,
     /// It has closed its socket, or can't be read any more: how that is answered.
+    Closed(Option<CloseFrame>),
+}
+
+/// A message of upstream.
+pub(super) enum FromUpstream {
+    /// An event.
+    Event(Utf8Bytes),
+    /// It has closed its socket, or its socket has failed: how that of the client is closed.
     Closed(Option<CloseFrame>),
 }
 
@@ -107,8 +116,11 @@ impl Pair {
             };
             self.is_there.store(true, Ordering::Relaxed);
             match message {
-                Message::Text(text) => return FromClient::Text(text),
-                Message::Binary(_) => return FromClient::Binary,
+                Message::Text(text) => return FromClient::Text(text, budget.take()),
+                Message::Binary(_) => {
+                    drop(budget.take());
+                    return FromClient::Binary;
+                }
                 Message::Close(frame) => return FromClient::Closed(frame),
                 Message::Ping(sent) | Message::Pong(sent) => budget.leave_out(sent.len()),
                 Message::Frame(_) => {}
@@ -125,6 +137,34 @@ impl Pair {
             }
         }
     }
+}
+
+/// The next event of upstream.
+pub(super) async fn next_event(from_upstream: &mut SplitStream<UpstreamSocket>) -> FromUpstream {
+    loop {
+        match from_upstream.next().await {
+            Some(Ok(Message::Text(text))) => return FromUpstream::Event(text),
+            // Its reason may name the account.
+            Some(Ok(Message::Close(of))) => {
+                return FromUpstream::Closed(of.map(|of| frame(of.code, "the upstream API has closed it")));
+            }
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Err(error)) => {
+                tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
+                return FromUpstream::Closed(Some(frame(CloseCode::Error, "the socket to upstream failed")));
+            }
+            None => return FromUpstream::Closed(None),
+        }
+    }
+}
+
+/// How a client's socket is closed after an event of upstream about a response that was not asked for.
+pub(super) fn unasked(reason: &'static str) -> CloseFrame {
+    tracing::error!(
+        event = "unasked_response",
+        "an event of upstream is about no response that was asked for, so its socket is closed"
+    );
+    frame(CloseCode::Policy, reason)
 }
 
 /// Serves a pair until one side closes its own, or the guard stops; then ends what is open.

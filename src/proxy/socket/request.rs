@@ -17,7 +17,7 @@ use crate::proxy::exchange;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::lanes::Waiting;
 use crate::proxy::socket::responses::Running;
-use crate::proxy::socket::session::Session;
+use crate::proxy::socket::session::{Session, error_event};
 use crate::proxy::socket::wire::{send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
@@ -165,10 +165,7 @@ impl Running {
     }
 
     async fn pass_error(&self, answer: Response<Bytes>, lane: &Lane) {
-        let (head, body) = answer.into_parts();
-        let headers = head.headers.iter();
-        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let event = socket::error_event(head.status.as_u16(), headers, &body, lane.as_deref());
+        let event = error_event(&answer, lane.as_deref());
         let _ = send(&self.pair.to_client, event.into()).await;
     }
 }

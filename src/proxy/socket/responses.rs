@@ -3,22 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::openai::socket::{self, Asked, Says};
-use crate::proxy::mask::masked;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Entered, Goes, Lanes, Waiting};
-use crate::proxy::socket::pair::{FromClient, Pair, Traffic};
+use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event, unasked};
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::wire::{frame, send};
+use crate::proxy::socket::wire::send;
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 
 /// The most bytes of events that wait to be read by the requests of a socket.
@@ -60,14 +57,8 @@ impl Traffic for Arc<Running> {
     async fn listen(&self, from_client: &mut SplitStream<ClientSocket>) -> Option<CloseFrame> {
         loop {
             match self.pair.next(from_client, &self.session.budget).await {
-                FromClient::Text(text) => {
-                    let room = self.session.budget.take();
-                    self.receive(text, room).await;
-                }
-                FromClient::Binary => {
-                    drop(self.session.budget.take());
-                    self.refuse(not_binary(), &None).await;
-                }
+                FromClient::Text(text, room) => self.receive(text, room).await,
+                FromClient::Binary => self.refuse(not_binary(), &None).await,
                 FromClient::Closed(close) => return close,
             }
         }
@@ -111,27 +102,12 @@ impl Running {
     /// upstream closes its socket.
     async fn pass_events(&self, mut from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
         loop {
-            let message = match from_upstream.next().await {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
-                    return Some(frame(CloseCode::Error, "the socket to upstream failed"));
-                }
-                None => return None,
+            let text = match next_event(&mut from_upstream).await {
+                FromUpstream::Event(text) => text,
+                FromUpstream::Closed(close) => return close,
             };
-            match message {
-                Message::Text(text) => {
-                    if !self.pass_event(text).await {
-                        tracing::error!(
-                            event = "unasked_response",
-                            "an event of upstream is about no response that was asked for, so its socket is closed"
-                        );
-                        return Some(frame(CloseCode::Policy, "a response that was not asked for"));
-                    }
-                }
-                // Its reason may name the account.
-                Message::Close(of) => return of.map(|of| frame(of.code, "the upstream API has closed it")),
-                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            if !self.pass_event(text).await {
+                return Some(unasked("a response that was not asked for"));
             }
         }
     }
@@ -155,10 +131,7 @@ impl Running {
                 }
             }
             Goes::ToClient => {
-                let key = self.session.upstream_key.as_deref();
-                let shown = key.map(|key| masked(text.as_bytes(), key));
-                let text = shown.map_or(Some(text), |shown| Utf8Bytes::try_from(shown).ok());
-                if let Some(text) = text {
+                if let Some(text) = self.session.masked(text) {
                     let _ = send(&self.pair.to_client, text).await;
                 }
             }

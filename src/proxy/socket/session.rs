@@ -77,7 +77,7 @@ impl Session {
         let rules = self.shard.rules.load();
         let (head, body) = self.shard.refuse(&rules, &refusal, in_flight).into_parts();
         let body = body::read(body, self.error_bounds()).await.unwrap_or_default();
-        let event = self.error_event(&Response::from_parts(head, body), event_id);
+        let event = self.named_error(&Response::from_parts(head, body), event_id);
         if send(&pair.to_client, event.into()).await.is_err() {
             pair.gone.cancel();
         }
@@ -89,11 +89,8 @@ impl Session {
         self.refuse(pair, (refusal, in_flight), event_id).await;
     }
 
-    fn error_event(&self, answer: &Response<Bytes>, event_id: Option<&str>) -> String {
-        let headers = answer.headers().iter();
-        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let event = socket::error_event(answer.status().as_u16(), headers, answer.body(), None);
-        let mut event: Value = serde_json::from_str(&event).unwrap_or_default();
+    fn named_error(&self, answer: &Response<Bytes>, event_id: Option<&str>) -> String {
+        let mut event: Value = serde_json::from_str(&error_event(answer, None)).unwrap_or_default();
         event["event_id"] = self.new_id().into();
         event["error"]["event_id"] = event_id.into();
         event.to_string()
@@ -104,6 +101,13 @@ impl Session {
         let Some(key) = self.upstream_key.as_deref() else { return Some(text) };
         Utf8Bytes::try_from(masked(text.as_bytes(), key)).ok()
     }
+}
+
+/// An answer that refuses a request, as an event of its lane.
+pub(super) fn error_event(answer: &Response<Bytes>, lane: Option<&str>) -> String {
+    let headers = answer.headers().iter();
+    let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    socket::error_event(answer.status().as_u16(), headers, answer.body(), lane)
 }
 
 /// Why a message is refused that is no text.

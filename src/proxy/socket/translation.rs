@@ -4,21 +4,20 @@
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::realtime::{SoundFormat, Transcription, TranslationEvent, translation_event};
 use crate::proxy::Failed;
 use crate::proxy::prepare::refuse_invalid;
-use crate::proxy::socket::pair::{FromClient, Pair, Traffic};
+use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event};
 
 use crate::proxy::socket::session::{Session, not_binary};
 use crate::proxy::socket::turn::Turn;
-use crate::proxy::socket::wire::{frame, send};
+use crate::proxy::socket::wire::send;
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 use crate::sync::unpoisoned;
 
@@ -166,12 +165,8 @@ impl Traffic for Running {
     async fn listen(&self, from_client: &mut SplitStream<ClientSocket>) -> Option<CloseFrame> {
         loop {
             match self.pair.next(from_client, &self.session.budget).await {
-                FromClient::Text(text) => {
-                    let _room = self.session.budget.take();
-                    self.receive(text).await;
-                }
+                FromClient::Text(text, _room) => self.receive(text).await,
                 FromClient::Binary => {
-                    drop(self.session.budget.take());
                     self.session.refuse_message(&self.pair, not_binary(), None).await;
                 }
                 FromClient::Closed(close) => return close,
@@ -181,23 +176,13 @@ impl Traffic for Running {
 
     async fn relay(&self, mut from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
         loop {
-            match from_upstream.next().await {
-                Some(Ok(Message::Text(text))) => {
-                    let Some(text) = self.session.masked(text) else { continue };
-                    if send(&self.pair.to_client, text).await.is_err() {
-                        self.pair.gone.cancel();
-                    }
-                }
-                // Its reason may name the account.
-                Some(Ok(Message::Close(of))) => {
-                    return of.map(|of| frame(of.code, "the upstream API has closed it"));
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
-                    return Some(frame(CloseCode::Error, "the socket to upstream failed"));
-                }
-                None => return None,
+            let text = match next_event(&mut from_upstream).await {
+                FromUpstream::Event(text) => text,
+                FromUpstream::Closed(close) => return close,
+            };
+            let Some(text) = self.session.masked(text) else { continue };
+            if send(&self.pair.to_client, text).await.is_err() {
+                self.pair.gone.cancel();
             }
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::domain::demand::{Image, Media, Transcript};
 use crate::domain::{Class, Demand, Quantities};
+use crate::pricing::bound::AUDIO_MS_PER_TOKEN;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::realtime::{Settings, Transcription};
 use crate::protocol::openai::request::Request;
@@ -45,16 +46,16 @@ pub(super) struct Turn {
     in_flight: InFlight,
     first_output: Option<Duration>,
     /// What may be read with it.
-    pub(super) covers: Amount,
+    covers: Amount,
     /// The sound that it is for, in milliseconds, where it is for sound alone.
     pub(super) sound_ms: u64,
     /// The model, images and settings that it is for.
     pub(super) model: String,
-    pub(super) images: usize,
-    pub(super) speaks: bool,
+    images: usize,
+    speaks: bool,
     /// The output bound that was asked for, and the one that it was admitted with; `None` is the
     /// model's maximum.
-    pub(super) wanted: Option<u64>,
+    wanted: Option<u64>,
     pub(super) output_max: Option<u64>,
 }
 
@@ -77,7 +78,7 @@ impl Session {
             stream: true,
             body_bytes: read.text,
             media: Media {
-                audio_ms: read.sound.saturating_mul(100),
+                audio_ms: read.sound.saturating_mul(AUDIO_MS_PER_TOKEN),
                 images: images.to_vec(),
                 ..Media::default()
             },
@@ -175,6 +176,12 @@ impl Turn {
         if self.first_output.is_none() {
             self.first_output = Some(self.exchange.reservation.age());
         }
+    }
+
+    /// Whether a response may be asked for with it that reads so much, with so many images, within
+    /// this output bound.
+    pub(super) fn serves(&self, read: Amount, images: usize, wanted: Option<u64>, speaks: bool) -> bool {
+        self.covers.covers(read) && self.images >= images && self.wanted == wanted && (self.speaks || !speaks)
     }
 
     /// The most output that it may have.

@@ -33,20 +33,14 @@ pub static REALTIME_TRANSCRIPTION: Operation = Operation {
     output_field: None,
     answers: AnswerForm::Transcript,
     events: EventForm::Media,
-    read: Reader::Json(no_body),
     ..REALTIME
 };
 
 /// Sound that is translated while it is sent.
 pub static REALTIME_TRANSLATION: Operation = Operation {
+    // Unlike that of transcriptions, it is served.
     path: "/v1/realtime/translations",
-    gen_ai_name: "generate_content",
-    usage_report: UsageReport::AudioTranscriptions,
-    output_field: None,
-    answers: AnswerForm::Transcript,
-    events: EventForm::Media,
-    read: Reader::Json(no_body),
-    ..REALTIME
+    ..REALTIME_TRANSCRIPTION
 };
 
 fn no_body(_: &[u8]) -> Result<Request, Invalid> {

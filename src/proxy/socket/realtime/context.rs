@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use crate::domain::demand::Image;
 use crate::domain::{Class, Quantities};
+use crate::pricing::bound::AUDIO_MS_PER_TOKEN;
 use crate::protocol::openai::realtime::{Content, Settings, SoundFormat};
 use crate::proxy::socket::turn::Amount;
 
-/// Sound is 10 tokens a second, as in the bounds of other requests.
-const MS_PER_TOKEN: u64 = 100;
 /// Tokens around an item that is not the client's, whose text does not show them.
 const ITEM_TOKENS: u64 = 32;
 /// How late upstream may report that speech has begun, and how much of the sound before it belongs to
@@ -69,7 +68,7 @@ struct Cut {
 impl Context {
     /// Adds what a message puts into the conversation.
     pub(super) fn add(&mut self, content: &Content, format: SoundFormat) {
-        let sound = format.millis(content.sound_bytes).div_ceil(MS_PER_TOKEN);
+        let sound = format.millis(content.sound_bytes).div_ceil(AUDIO_MS_PER_TOKEN);
         self.newer = self.newer.plus(Amount { text: content.text_bytes, sound });
         self.newer_images.extend_from_slice(&content.images);
     }
@@ -138,7 +137,8 @@ impl Context {
         self.sound.is_speech = false;
         self.sound.take_to(to_ms);
         let millis = self.sound.taken_ms.saturating_sub(from_ms);
-        self.newer = self.newer.plus(Amount { text: ITEM_TOKENS, sound: millis.div_ceil(MS_PER_TOKEN) });
+        self.newer =
+            self.newer.plus(Amount { text: ITEM_TOKENS, sound: millis.div_ceil(AUDIO_MS_PER_TOKEN) });
         found_ms.is_some()
     }
 
@@ -187,7 +187,7 @@ impl Context {
 
     /// What the next response reads, its settings' text included.
     pub(super) fn read(&self, settings: &Settings, now: Duration) -> Amount {
-        let pending = self.pending_ms(settings, now).div_ceil(MS_PER_TOKEN);
+        let pending = self.pending_ms(settings, now).div_ceil(AUDIO_MS_PER_TOKEN);
         let unsaid = Amount { text: settings.text_bytes(), sound: pending };
         self.known.plus(self.older).plus(self.newer).plus(unsaid)
     }

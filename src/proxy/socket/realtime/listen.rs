@@ -6,6 +6,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::pricing::bound::AUDIO_MS_PER_TOKEN;
 use crate::protocol::openai::realtime::{ClientEvent, Content, Create, Named, Update, client_event};
 use crate::proxy::Failed;
 use crate::proxy::prepare::refuse_invalid;
@@ -27,14 +28,12 @@ impl Running {
     ) -> Option<CloseFrame> {
         loop {
             match self.pair.next(from_client, &self.session.budget).await {
-                FromClient::Text(text) => {
-                    let _room = self.session.budget.take();
+                FromClient::Text(text, _room) => {
                     if self.receive(text).await.is_err() {
                         self.pair.fail(CloseCode::Error, "upstream does not read");
                     }
                 }
                 FromClient::Binary => {
-                    drop(self.session.budget.take());
                     self.session.refuse_message(&self.pair, not_binary(), None).await;
                 }
                 FromClient::Closed(close) => return close,
@@ -57,8 +56,11 @@ impl Running {
         }
         match event {
             ClientEvent::Append(bytes) => {
-                let format = self.state().settings().sound;
-                self.state().context.append(bytes, format, self.now());
+                {
+                    let mut state = self.state();
+                    let format = state.settings().sound;
+                    state.context.append(bytes, format, self.now());
+                }
                 self.pass_if_held(body).await
             }
             ClientEvent::Commit(commit) => self.cut(commit, Context::commit).await,
@@ -218,25 +220,25 @@ impl Running {
         let (settings, read, images, wanted) = {
             let state = self.state();
             let settings = state.settings();
-            let sound = settings.sound.millis(create.content.sound_bytes).div_ceil(100);
+            let sound = settings.sound.millis(create.content.sound_bytes).div_ceil(AUDIO_MS_PER_TOKEN);
             let of_message = Amount { text: create.content.text_bytes, sound };
             let read = state.read(&settings, self.now()).plus(of_message);
             let images = [state.context.images(), create.content.images.clone()].concat();
             (settings, read, images, create.output_max.unwrap_or(state.wanted))
         };
         let speaks = create.speaks.unwrap_or(settings.speaks);
-        let serves = |turn: &mut Turn| {
-            turn.covers.covers(read)
-                && turn.images >= images.len()
-                && turn.wanted == wanted
-                && (turn.speaks || !speaks)
-        };
+        let asked = Asked { settings: &settings, read, images: &images, wanted, speaks };
         if of == Reading::Conversation
-            && let Some(turn) = self.next.lock().await.response.take_if(serves)
+            && let Some(turn) = self
+                .next
+                .lock()
+                .await
+                .response
+                .take_if(|turn| turn.serves(read, images.len(), wanted, speaks))
         {
             return Ok(turn);
         }
-        self.session.hold_response(Asked { settings: &settings, read, images: &images, wanted, speaks }).await
+        self.session.hold_response(asked).await
     }
 
     fn overloaded(&self) -> Failed {

@@ -141,12 +141,8 @@ impl Running {
             return Needed::Nothing;
         }
         let read = state.read(&settings, now);
-        let is_enough = |turn: &Turn| {
-            turn.covers.covers(read)
-                && turn.images >= state.context.image_count()
-                && (turn.speaks || !settings.speaks)
-                && turn.wanted == state.wanted
-        };
+        let images = state.context.image_count();
+        let is_enough = |turn: &Turn| turn.serves(read, images, state.wanted, settings.speaks);
         // What an answer reads is decided when what was said has become an item.
         let is_decided = state.is_answer_due(now) && held.is_some();
         if is_decided || held.is_some_and(is_enough) {

@@ -2,14 +2,14 @@
 
 use std::pin::pin;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::openai::realtime::{Begun, ServerEvent, server_event, without_event_id};
 use crate::proxy::socket::UpstreamSocket;
+use crate::proxy::socket::pair::{FromUpstream, next_event, unasked};
 use crate::proxy::socket::realtime::next::Bounding;
 use crate::proxy::socket::realtime::state::{Erred, Reading, admits};
 use crate::proxy::socket::realtime::{ENDING_MAX, Running};
@@ -35,30 +35,15 @@ impl Running {
                 return Some(frame(CloseCode::Policy, NOT_HELD));
             }
             let message = tokio::select! {
-                message = from_upstream.next() => message,
+                message = next_event(&mut from_upstream) => message,
                 () = ended.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
             };
-            let message = match message {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
-                    return Some(frame(CloseCode::Error, "the socket to upstream failed"));
-                }
-                None => return None,
+            let text = match message {
+                FromUpstream::Event(text) => text,
+                FromUpstream::Closed(close) => return close,
             };
-            match message {
-                Message::Text(text) => {
-                    if self.take(text).await.is_err() {
-                        tracing::error!(
-                            event = "unasked_response",
-                            "an event of upstream is about no response that was asked for, so its socket is closed"
-                        );
-                        return Some(frame(CloseCode::Policy, "a response that was not held"));
-                    }
-                }
-                // Its reason may name the account.
-                Message::Close(of) => return of.map(|of| frame(of.code, "the upstream API has closed it")),
-                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            if self.take(text).await.is_err() {
+                return Some(unasked("a response that was not held"));
             }
         }
     }

@@ -67,9 +67,9 @@ pub(super) enum Reading {
 }
 
 /// A response that has begun.
-pub(super) struct OpenResponse {
-    pub(super) turn: Turn,
-    pub(super) of: Reading,
+struct OpenResponse {
+    turn: Turn,
+    of: Reading,
 }
 
 /// Whose message an error is about.
@@ -125,7 +125,7 @@ impl State {
     }
 
     /// Output of responses that have not ended, which the next one may read.
-    pub(super) fn unread_output(&self) -> u64 {
+    fn unread_output(&self) -> u64 {
         let asked = self.asked.iter().map(|asked| (&asked.turn, asked.of));
         let open = self.open.values().map(|open| (&open.turn, open.of));
         let joins = asked.chain(open).filter(|(_, of)| *of != Reading::Beside);
@@ -173,8 +173,8 @@ impl State {
         Some(bound)
     }
 
-    /// Takes an update back that was not sent.
-    pub(super) fn take_update(&mut self, event_id: &str) -> Option<PendingUpdate> {
+    /// Takes an update back that has no effect.
+    fn take_update(&mut self, event_id: &str) -> Option<PendingUpdate> {
         let place = self.pending.iter().position(|update| update.event_id == event_id)?;
         self.pending.remove(place)
     }
