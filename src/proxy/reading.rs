@@ -102,6 +102,12 @@ impl Reading {
         }
     }
 
+    /// The most that its answer stands for, if it adds no more than this, with so many pictures drawn.
+    pub fn most_of_all(&self, added: KeptContext, drawn: u64) -> KeptContext {
+        let pictures = sum(self.size.pictures, Some(self.pictures.saturating_add(drawn)));
+        KeptContext { pictures, ..added }
+    }
+
     /// So many tokens of its answer's usage, by the model that served it, without pictures
     /// and containers.
     pub fn measured(&self, answer: &Answer, tokens: Option<u64>) -> KeptContext {

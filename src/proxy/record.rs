@@ -35,6 +35,8 @@ pub struct Recording {
     containers: Containers,
     conversation: Option<Turn>,
     reading: Reading,
+    /// The most that the answer stands for, until its end tells more.
+    most: KeptContext,
     admitted_s: i64,
     is_named: bool,
     is_over: bool,
@@ -79,11 +81,12 @@ impl Recording {
         let hold = reservation.hold();
         let admitted_s = hold.admitted_ms.div_euclid(1_000);
         let containers = Containers::of(&demand.tools, reading.size().containers);
+        let tokens = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
+        let drawn_max = if demand.tools.image.is_some() { drawn_max } else { 0 };
+        let added_max = reading.added_max(tokens, drawn_max, containers.left_max());
+        let most = reading.most_of_all(added_max.clone(), drawn_max);
         let mut turn = None;
         if let Some(of) = conversation_of(demand) {
-            let tokens = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
-            let drawn_max = if demand.tools.image.is_some() { drawn_max } else { 0 };
-            let added_max = reading.added_max(tokens, drawn_max, containers.left_max());
             let maker = || made_by(owner, admitted_s);
             let begun = guard.begin_turn(&of.id, (held_for, containers.held_max()), added_max, maker).await;
             turn = Some(begun.map_err(Refusal::from)?);
@@ -95,6 +98,7 @@ impl Recording {
             containers,
             conversation: turn,
             reading,
+            most,
             admitted_s,
             is_named: false,
             is_over: false,
@@ -121,12 +125,7 @@ impl Recording {
             return None;
         }
         let answer = answer();
-        let changes = if is_done {
-            self.whole(&answer)
-        } else {
-            // Its content is unknown until its end.
-            self.named(&answer, KeptContext::default())
-        };
+        let changes = if is_done { self.whole(&answer) } else { self.named(&answer, self.most.clone()) };
         if changes.is_empty() {
             return None;
         }

@@ -13,6 +13,7 @@ mod realtime;
 mod request;
 mod responses;
 mod session;
+mod steer;
 mod translation;
 mod turn;
 mod wire;

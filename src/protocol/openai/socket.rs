@@ -6,6 +6,8 @@
 //! `stream_id` names the lane of a response; the responses of a lane follow one another.
 //! (The types `ResponsesClientEvent` and `ResponsesServerEvent` of OpenAI's SDKs.)
 
+mod steer;
+
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
@@ -16,10 +18,10 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::openai::request::{Invalid, InvalidKind};
 
+pub use self::steer::{Steer, Steering};
+
 /// The longest name of a lane, in bytes.
 const LANE_BYTES_MAX: usize = 64;
-/// The longest input that is shown to its client again, in bytes.
-const INPUT_BYTES_MAX: usize = 1 << 20;
 const DATA: &[u8] = b"data: ";
 const END: &[u8] = b"\n\n";
 /// The headers of an upstream's error that say nothing of its account.
@@ -40,9 +42,14 @@ pub type Lane = Option<Box<str>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A response.
-    Create(Lane),
-    /// That a response that runs goes on with other input; and the event that refuses that.
-    Steer(String),
+    Create {
+        /// Its lane.
+        lane: Lane,
+        /// The response that it continues.
+        previous: Option<String>,
+    },
+    /// That a response that runs is continued with further input.
+    Steer(Steer),
 }
 
 #[derive(Deserialize)]
@@ -61,7 +68,7 @@ struct ClientEvent<'a> {
 /// ```
 /// use spendguard::protocol::openai::socket::{Asked, asked};
 /// let create = br#"{"type":"response.create","stream_id":"a"}"#;
-/// assert_eq!(asked(create), Ok(Asked::Create(Some("a".into()))));
+/// assert_eq!(asked(create), Ok(Asked::Create { lane: Some("a".into()), previous: None }));
 /// assert!(asked(br#"{"type":"session.update"}"#).is_err());
 /// ```
 pub fn asked(message: &[u8]) -> Result<Asked, Invalid> {
@@ -79,10 +86,13 @@ pub fn asked(message: &[u8]) -> Result<Asked, Invalid> {
                 "A 'stream_id' has 1 to 64 letters, digits and characters of '_-.:'.",
                 Some("stream_id"),
             )),
-            lane => Ok(Asked::Create(lane.map(String::into_boxed_str))),
+            lane => Ok(Asked::Create {
+                lane: lane.map(String::into_boxed_str),
+                previous: event.previous_response_id.and_then(|id| serde_json::from_str(id.get()).ok()),
+            }),
         },
-        "response.steer" => Ok(Asked::Steer(steer_failed(&event))),
-        _ => Err(invalid("The 'type' of a message is response.create.", Some("type"))),
+        "response.steer" => Ok(Asked::Steer(Steer::read(message, event.previous_response_id, event.input))),
+        _ => Err(invalid("The 'type' of a message is response.create or response.steer.", Some("type"))),
     }
 }
 
@@ -90,23 +100,6 @@ pub fn asked(message: &[u8]) -> Result<Asked, Invalid> {
 fn is_lane(name: &str) -> bool {
     (1..=LANE_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
-}
-
-/// The event that refuses to steer a response.
-fn steer_failed(event: &ClientEvent<'_>) -> String {
-    let shown = |value: Option<&RawValue>| {
-        let value = value.filter(|value| value.get().len() <= INPUT_BYTES_MAX);
-        value.map_or("null", RawValue::get).to_owned()
-    };
-    let (input, previous) = (shown(event.input), shown(event.previous_response_id));
-    let error = json!({
-        "type": "invalid_request_error",
-        "code": "steering_not_supported",
-        "message": "spendguard does not pass on steering. Send the input with the next response.create.",
-    });
-    format!(
-        r#"{{"type":"response.steer.failed","sequence_number":0,"error":{error},"steer":{{"input":{input},"previous_response_id":{previous}}}}}"#
-    )
 }
 
 /// What the guard has to know of an event of upstream.
@@ -129,6 +122,8 @@ pub enum Says {
     Ended(Option<String>),
     /// An error, with the status that HTTP would have if it answers a request.
     Error(Option<u16>),
+    /// What has become of further input for the response of this id.
+    Steered(Steering, String),
     /// Nothing.
     #[default]
     Nothing,
@@ -141,6 +136,7 @@ struct ServerEvent<'a> {
     stream_id: Option<Box<str>>,
     status: Option<u16>,
     response: Option<Named>,
+    steer: Option<Steered>,
 }
 
 #[derive(Deserialize)]
@@ -148,14 +144,26 @@ struct Named {
     id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Steered {
+    previous_response_id: Option<String>,
+}
+
 /// Reads an event of upstream. One that can't be read says nothing.
 pub fn event(message: &str) -> Event {
     let Ok(event) = serde_json::from_str::<ServerEvent<'_>>(message) else { return Event::default() };
     let id = event.response.and_then(|response| response.id);
+    let steered = |steering| {
+        let parent = event.steer.and_then(|steer| steer.previous_response_id);
+        parent.map_or(Says::Nothing, |parent| Says::Steered(steering, parent))
+    };
     let says = match event.kind.as_ref() {
         "response.created" => Says::Begun(id),
         "response.completed" | "response.incomplete" | "response.failed" => Says::Ended(id),
         "error" => Says::Error(event.status.filter(|status| *status >= 400)),
+        "response.steer.accepted" => steered(Steering::Accepted),
+        "response.steer.pending" => steered(Steering::Pending),
+        "response.steer.failed" => steered(Steering::Failed),
         kind if kind.starts_with("response.") => Says::Running,
         _ => Says::Nothing,
     };
@@ -314,6 +322,10 @@ mod tests {
                 Event { lane: None, says: Says::Error(None) },
             ),
             (r#"{"type":"response.output_text.delta"}"#, Event { lane: None, says: Says::Running }),
+            (
+                r#"{"type":"response.steer.pending","stream_id":"a","steer":{"id":"s","previous_response_id":"resp_1"}}"#,
+                Event { lane: lane(), says: Says::Steered(Steering::Pending, "resp_1".to_owned()) },
+            ),
             (r#"{"type":"rate_limits.updated"}"#, Event::default()),
             ("[", Event::default()),
         ] {
@@ -338,22 +350,13 @@ mod tests {
         ] {
             assert!(asked(message).is_err(), "{message}");
         }
-        assert_eq!(asked(r#"{"type":"response.create"}"#), Ok(Asked::Create(None)));
-        assert_eq!(asked(r#"{"type":"response\u002ecreate","stream_id":null}"#), Ok(Asked::Create(None)));
+        let plain = Asked::Create { lane: None, previous: None };
+        assert_eq!(asked(r#"{"type":"response.create"}"#), Ok(plain.clone()));
+        assert_eq!(asked(r#"{"type":"response\u002ecreate","stream_id":null}"#), Ok(plain));
+        let follows = Asked::Create { lane: None, previous: Some("resp_1".to_owned()) };
+        assert_eq!(asked(r#"{"type":"response.create","previous_response_id":"resp\u005f1"}"#), Ok(follows));
         let long = format!(r#"{{"type":"response.create","stream_id":"{}"}}"#, "a".repeat(65));
         assert_eq!(asked(&long).unwrap_err().param, Some("stream_id"));
-    }
-
-    #[test]
-    fn steering_is_refused_with_what_was_asked() {
-        let refused = |message: &str| match asked(message.as_bytes()) {
-            Ok(Asked::Steer(event)) => serde_json::from_str::<Value>(&event).unwrap(),
-            other => panic!("{other:?}"),
-        };
-        let event = refused(r#"{"type":"response.steer","previous_response_id":"resp_1","input":["a"]}"#);
-        assert_eq!(event["steer"], json!({ "input": ["a"], "previous_response_id": "resp_1" }));
-        let large = format!(r#"{{"type":"response.steer","input":"{}"}}"#, "a".repeat(INPUT_BYTES_MAX));
-        assert_eq!(refused(&large)["steer"], json!({ "input": null, "previous_response_id": null }));
     }
 
     #[test]

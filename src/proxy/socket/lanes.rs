@@ -1,4 +1,8 @@
-//! The lanes of a socket: the request that each serves, and those that wait for it.
+//! The lanes of a socket: the request that each serves, those that wait for it, and what was sent for a
+//! response that runs.
+
+mod route;
+mod steered;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,10 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use crate::protocol::openai::socket::{Event, Lane, Says};
+use crate::protocol::openai::socket::Lane;
 use crate::proxy::room::Room;
 use crate::sync::unpoisoned;
 use crate::upstream::{Passing, Source};
+
+pub(super) use self::route::Goes;
+pub(super) use self::steered::{Afterwards, Steered, Unsteerable};
+use self::steered::{Pending, Place, Successor};
 
 /// Requests of a socket that are served or wait.
 const REQUESTS_MAX: usize = 64;
@@ -26,8 +34,8 @@ pub(super) struct Lanes {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those that serve a request.
-    busy: HashMap<Lane, Busy>,
+    /// Those that serve a request, or for which something waits.
+    used: HashMap<Lane, Used>,
     /// Requests in all.
     requests: usize,
     /// Whether no more requests are taken.
@@ -43,25 +51,49 @@ struct State {
 pub(super) struct Waiting {
     /// Its message, which has the fields of a body.
     pub(super) body: Bytes,
+    /// The response that it continues.
+    pub(super) previous: Option<String>,
     /// The memory that it takes.
     pub(super) room: Room,
 }
 
 #[derive(Debug, Default)]
-struct Busy {
+struct Used {
     waiting: VecDeque<Waiting>,
+    /// The response that the request which is served continues; `None` if none is served.
+    serves: Option<Option<String>>,
     /// The request that was sent, until the last event of its response.
     open: Option<Open>,
+    /// The input that was sent for the response that runs.
+    steer: Place,
+    /// The input that waits for a request that continues its response.
+    pending: Option<Pending>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// Gets the status of the answer, with the first event.
-    status: Option<oneshot::Sender<u16>>,
+    /// Gets the first word of upstream.
+    first: Option<oneshot::Sender<First>>,
     /// The id of its response.
     id: Option<String>,
+    /// The message that it was asked for with, or could have been.
+    sent: Bytes,
     events: Arc<Source>,
+    /// What it follows, if upstream begins it by itself.
+    follows: Option<Successor>,
 }
+
+/// The first word of upstream about what was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// It answers with this status.
+    Status(u16),
+    /// It does not begin a response by itself.
+    Nothing,
+}
+
+/// What was sent: the first word about it, and its events.
+pub(super) type Sent = (oneshot::Receiver<First>, Passing);
 
 /// What becomes of a request that has come.
 #[derive(Debug)]
@@ -74,19 +106,19 @@ pub(super) enum Entered {
     Refused,
 }
 
-/// Where an event of upstream goes.
-#[derive(Debug)]
-pub(super) enum Goes {
-    /// To the request that its lane serves.
-    To(Arc<Source>),
-    /// To that request, as its last one.
-    LastTo(Arc<Source>),
-    /// To that request, as the error that answers it.
-    ErrorTo(Arc<Source>),
-    /// To the client: it is about no response that costs anything.
-    ToClient,
-    /// Nowhere: it is about a response that was not asked for, or it is not clear about which.
-    Nowhere,
+impl Open {
+    /// What is being sent with a message, and what its sender waits for.
+    fn new(sent: Bytes, follows: Option<Successor>) -> (Self, Sent) {
+        let (first, answered) = oneshot::channel();
+        let (events, body) = Passing::of_parts(EVENTS_MAX);
+        (Self { first: Some(first), id: None, sent, events: Arc::new(events), follows }, (answered, body))
+    }
+
+    /// Passes the first word of upstream on; returns whether it is the first.
+    fn say(&mut self, first: First) -> bool {
+        // Its request may have ended by itself.
+        self.first.take().map(|sender| sender.send(first)).is_some()
+    }
 }
 
 impl Lanes {
@@ -101,11 +133,12 @@ impl Lanes {
             return Entered::Refused;
         }
         state.requests += 1;
-        if let Some(busy) = state.busy.get_mut(lane) {
-            busy.waiting.push_back(request);
+        let used = state.used.entry(lane.clone()).or_default();
+        if used.serves.is_some() {
+            used.waiting.push_back(request);
             return Entered::Later;
         }
-        state.busy.insert(lane.clone(), Busy::default());
+        used.serves = Some(request.previous.clone());
         Entered::Now(request)
     }
 
@@ -113,66 +146,42 @@ impl Lanes {
     pub(super) fn next(&self, lane: &Lane) -> Option<Waiting> {
         let mut state = self.state();
         state.requests = state.requests.saturating_sub(1);
-        let next = state.busy.get_mut(lane).and_then(|busy| {
-            busy.open = None;
-            busy.waiting.pop_front()
-        });
-        if next.is_none() {
-            state.busy.remove(lane);
-        }
+        let used = state.used.get_mut(lane)?;
+        used.open = None;
+        used.end_pending();
+        let next = used.waiting.pop_front();
+        used.serves = next.as_ref().map(|request| request.previous.clone());
+        state.forget_unused(lane);
         drop(state);
         self.ended.notify_waiters();
         next
     }
 
-    /// Opens the request that a lane serves, before it is sent: the status of its answer, and its
-    /// events. `None` if upstream is gone.
-    pub(super) fn open(&self, lane: &Lane) -> Option<(oneshot::Receiver<u16>, Passing)> {
+    /// Opens the request that a lane serves, before it is sent with a message. `None` if upstream is gone.
+    pub(super) fn open(&self, lane: &Lane, message: &Bytes) -> Option<Sent> {
         let mut state = self.state();
         if state.is_cut {
             return None;
         }
-        let busy = state.busy.get_mut(lane)?;
-        let (status, answered) = oneshot::channel();
-        let (events, body) = Passing::of_parts(EVENTS_MAX);
-        busy.open = Some(Open { status: Some(status), id: None, events: Arc::new(events) });
-        Some((answered, body))
+        let (open, sent) = Open::new(message.clone(), None);
+        state.used.get_mut(lane)?.open = Some(open);
+        Some(sent)
     }
 
     /// The events of the request that a lane serves, while upstream may send more of them.
     pub(super) fn source(&self, lane: &Lane) -> Option<Arc<Source>> {
-        self.state().busy.get(lane)?.open.as_ref().map(|open| Arc::clone(&open.events))
-    }
-
-    /// Where an event of upstream goes. The first one of a response gives its request the status.
-    pub(super) fn route(&self, event: &Event) -> Goes {
-        let mut state = self.state();
-        let State { busy, failed, .. } = &mut *state;
-        // An error without a lane may answer a request of any lane that waits for its answer.
-        let waits = |open: &Open| open.status.is_some();
-        let others_wait = event.lane.is_none()
-            && busy.iter().any(|(lane, busy)| lane.is_some() && busy.open.as_ref().is_some_and(waits));
-        let place = busy.get_mut(&event.lane).map(|busy| &mut busy.open);
-        let found = place.and_then(|place| Some((place.take()?, place)));
-        let Some((open, place)) = found else {
-            return match &event.says {
-                Says::Error(Some(_)) if others_wait => Goes::Nowhere,
-                Says::Nothing | Says::Error(_) => Goes::ToClient,
-                Says::Ended(Some(id)) if failed.contains(id) => Goes::ToClient,
-                Says::Begun(_) | Says::Running | Says::Ended(_) => Goes::Nowhere,
-            };
-        };
-        let (goes, open) = followed(open, &event.says, others_wait, failed);
-        *place = open;
-        goes
+        self.state().used.get(lane)?.open.as_ref().map(|open| Arc::clone(&open.events))
     }
 
     /// No more requests are taken, and none waits.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
-        let waiting: usize =
-            state.busy.values_mut().map(|busy| std::mem::take(&mut busy.waiting).len()).sum();
+        let mut waiting = 0;
+        for used in state.used.values_mut() {
+            waiting += std::mem::take(&mut used.waiting).len();
+            used.pending = None;
+        }
         state.requests = state.requests.saturating_sub(waiting);
         drop(state);
         self.ended.notify_waiters();
@@ -183,8 +192,9 @@ impl Lanes {
         self.close();
         let mut state = self.state();
         state.is_cut = true;
-        for busy in state.busy.values_mut() {
-            busy.open = None;
+        for used in state.used.values_mut() {
+            used.open = None;
+            used.steer = Place::Free;
         }
     }
 
@@ -200,49 +210,17 @@ impl Lanes {
     }
 }
 
-/// Where an event goes that comes while a request is open in its lane, and the request, if it stays
-/// open.
-fn followed(
-    mut open: Open,
-    says: &Says,
-    others_wait: bool,
-    failed: &mut VecDeque<String>,
-) -> (Goes, Option<Open>) {
-    let events = Arc::clone(&open.events);
-    let mut begins = |status| {
-        // Its request may have ended by itself.
-        open.status.take().map(|first| first.send(status)).is_some()
-    };
-    match says {
-        Says::Nothing => (Goes::ToClient, Some(open)),
-        Says::Running => {
-            begins(200);
-            (Goes::To(events), Some(open))
+impl State {
+    /// Forgets a lane in which nothing is served and for which nothing waits.
+    fn forget_unused(&mut self, lane: &Lane) {
+        if self.used.get(lane).is_some_and(Used::is_free) {
+            self.used.remove(lane);
         }
-        Says::Begun(id) => {
-            begins(200);
-            if open.id.is_some() {
-                return (Goes::Nowhere, Some(open));
-            }
-            open.id.clone_from(id);
-            (Goes::To(events), Some(open))
-        }
-        Says::Ended(id) => {
-            begins(200);
-            let is_another = id.is_some() && open.id.is_some() && *id != open.id;
-            if is_another { (Goes::Nowhere, Some(open)) } else { (Goes::LastTo(events), None) }
-        }
-        Says::Error(status) => {
-            if status.is_some() && others_wait {
-                return (Goes::Nowhere, Some(open));
-            }
-            let is_first = begins(status.unwrap_or(200));
-            if failed.len() >= REQUESTS_MAX {
-                failed.pop_front();
-            }
-            failed.extend(open.id.take());
-            let is_answer = is_first && status.is_some();
-            (if is_answer { Goes::ErrorTo(events) } else { Goes::LastTo(events) }, None)
-        }
+    }
+}
+
+impl Used {
+    fn is_free(&self) -> bool {
+        self.serves.is_none() && self.pending.is_none() && matches!(self.steer, Place::Free)
     }
 }

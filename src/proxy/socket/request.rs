@@ -1,5 +1,6 @@
 //! The requests on a socket: admitted, sent, and answered with the events of their lane.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -12,53 +13,40 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::protocol::openai::endpoint::Endpoint;
 use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
 use crate::proxy::answer::Answer;
+use crate::proxy::auth::Caller;
 use crate::proxy::body;
-use crate::proxy::exchange;
+use crate::proxy::exchange::{self, MeteredExchange};
+use crate::proxy::in_flight::InFlight;
+use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
-use crate::proxy::socket::lanes::Waiting;
+use crate::proxy::socket::lanes::{First, Waiting};
 use crate::proxy::socket::responses::Running;
 use crate::proxy::socket::session::{Session, error_event};
 use crate::proxy::socket::wire::{send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
-use crate::upstream::{AnswerBody, SendError, SendErrorKind};
+use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind};
+
+/// A request that was admitted, and for whom.
+pub(super) type Admission = (AdmittedRequest, InFlight, Caller);
 
 impl Running {
     /// Serves the requests of a lane, one after the other.
     pub(super) async fn serve_lane(self: Arc<Self>, lane: Lane, request: Waiting) {
         let mut next = Some(request);
-        while let Some(Waiting { body, room }) = next {
-            self.serve_request(&lane, body).await;
+        while let Some(Waiting { body, room, .. }) = next {
+            self.serve(&lane, pin!(self.serve_request(&lane, body))).await;
             drop(room);
+            while let Some(afterwards) = self.lanes.afterwards(&lane) {
+                self.serve(&lane, pin!(self.serve_afterwards(&lane, afterwards))).await;
+            }
             next = self.lanes.next(&lane);
         }
     }
 
-    async fn serve_request(&self, lane: &Lane, request: Bytes) {
-        let shard = &self.session.shard;
-        let rules = shard.rules.load_full();
-        let drain = rules.drain;
-        let exchange = async {
-            match self.exchange(&rules, lane, request).await {
-                Ok(answer) => self.pass_on(lane, answer).await,
-                Err((refusal, in_flight)) => {
-                    let answer = shard.refuse(&rules, &refusal, in_flight);
-                    self.pass_on(lane, answer).await;
-                }
-            }
-        };
-        let without_client = async {
-            self.pair.gone.cancelled().await;
-            if let Some(most) = drain.filter(|_| self.lanes.source(lane).is_some()) {
-                tokio::time::sleep(most).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = exchange => {}
-            // Its hold is charged if it was sent.
-            () = without_client => {}
-        }
+    /// Serves what a lane has open, as far as it outlives its client.
+    async fn serve(&self, lane: &Lane, exchange: impl Future<Output = ()>) {
+        self.unless_left(lane, exchange).await;
         let Some(source) = self.lanes.source(lane) else { return };
         if !self.pair.gone.is_cancelled() {
             // The answer has ended before its response, which must not go on.
@@ -68,6 +56,37 @@ impl Running {
         source.closed().await;
     }
 
+    /// Runs an exchange until the client has been gone for as long as what is open is read on. A hold
+    /// that was sent is charged then.
+    pub(super) async fn unless_left(&self, lane: &Lane, exchange: impl Future<Output = ()>) {
+        let drain = self.session.shard.rules.load().drain;
+        let without_client = async {
+            self.pair.gone.cancelled().await;
+            if let Some(most) = drain.filter(|_| self.lanes.source(lane).is_some()) {
+                tokio::time::sleep(most).await;
+            }
+            // Input that waits is not charged when its socket is closed.
+            self.lanes.none_pending(lane).await;
+        };
+        tokio::select! {
+            biased;
+            () = exchange => {}
+            () = without_client => {}
+        }
+    }
+
+    async fn serve_request(&self, lane: &Lane, request: Bytes) {
+        let shard = &self.session.shard;
+        let rules = shard.rules.load_full();
+        match self.exchange(&rules, lane, request).await {
+            Ok(answer) => self.pass_on(lane, answer).await,
+            Err((refusal, in_flight)) => {
+                let answer = shard.refuse(&rules, &refusal, in_flight);
+                self.pass_on(lane, answer).await;
+            }
+        }
+    }
+
     /// Admits a request, sends it, and waits for its answer.
     async fn exchange(
         &self,
@@ -75,6 +94,13 @@ impl Running {
         lane: &Lane,
         request: Bytes,
     ) -> Result<Response<Answer>, Failed> {
+        let (admitted, in_flight, caller) = self.admit(rules, request).await?;
+        let sending = self.send(rules, lane, admitted.body);
+        self.exchanged(rules, sending, admitted.exchange, in_flight, caller.key.pass_through).await
+    }
+
+    /// Admits what a message asks for.
+    pub(super) async fn admit(&self, rules: &Rules, request: Bytes) -> Result<Admission, Failed> {
         let Session { shard, operation, head, .. } = &self.session;
         let mut in_flight = self.session.in_flight(rules, operation);
         let caller = match shard.caller(rules, &head.headers).await {
@@ -86,52 +112,59 @@ impl Running {
             return Err((refusal, in_flight));
         }
         let prepared = shard.prepare(rules, operation, head, request, &caller, &mut in_flight).await;
-        let admitted = match prepared {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Err((refusal, in_flight)),
-        };
-        in_flight.admitted(admitted.exchange.reservation.hold());
-        let sending = self.send(rules, lane, admitted.body);
+        match prepared {
+            Ok(admitted) => {
+                in_flight.admitted(admitted.exchange.reservation.hold());
+                Ok((admitted, in_flight, caller))
+            }
+            Err(refusal) => Err((refusal, in_flight)),
+        }
+    }
+
+    /// Sends what was admitted, as `sending` does, and passes its answer through the tap.
+    pub(super) async fn exchanged(
+        &self,
+        rules: &Arc<Rules>,
+        sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
+        exchange: Box<MeteredExchange>,
+        in_flight: InFlight,
+        pass_through: bool,
+    ) -> Result<Response<Answer>, Failed> {
+        let shard = &self.session.shard;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: shard.tracker.clone() };
         let gone = AtomicBool::new(false);
-        let answer =
-            exchange::metered(&shard.guard, sending, admitted.exchange, policy, in_flight, &gone).await;
-        shard.concealed(rules, answer, caller.key.pass_through).await
+        let answer = exchange::metered(&shard.guard, sending, exchange, policy, in_flight, &gone).await;
+        shard.concealed(rules, answer, pass_through).await
     }
 
     /// Sends a request and waits for the first event of its lane; the answer is an event stream of
     /// these events, or the error that upstream answers with.
     async fn send(&self, rules: &Rules, lane: &Lane, body: Bytes) -> Result<Response<AnswerBody>, SendError> {
-        let broken =
-            |sent, detail: &str| SendError { kind: SendErrorKind::Broken, sent, detail: detail.to_owned() };
-        let text = Utf8Bytes::try_from(body).map_err(|_| broken(false, "the request is no text"))?;
+        let text = Utf8Bytes::try_from(body.clone()).map_err(|_| broken(false, "the request is no text"))?;
         let mut to_upstream = self.pair.to_upstream.lock().await;
-        let (status, events) =
-            self.lanes.open(lane).ok_or_else(|| broken(false, "the socket was closed before"))?;
+        let (first, events) =
+            self.lanes.open(lane, &body).ok_or_else(|| broken(false, "the socket was closed before"))?;
         if write(&mut to_upstream, text).await.is_err() {
             self.pair.fail(CloseCode::Error, "upstream does not read");
             return Err(broken(true, "the socket broke"));
         }
         drop(to_upstream);
         let upstream = self.session.shard.upstream(rules);
-        let status = match tokio::time::timeout(upstream.response_timeout(), status).await {
-            Ok(Ok(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
-            Ok(Err(_)) => return Err(broken(true, "the socket was closed")),
-            Err(_) => {
-                self.pair.fail(CloseCode::Error, "upstream does not answer");
-                return Err(upstream.timed_out(true));
-            }
-        };
-        let kind = if status.is_success() { "text/event-stream" } else { "application/json" };
-        let mut answer = Response::new(AnswerBody::Events(events));
-        *answer.status_mut() = status;
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        Ok(answer)
+        match tokio::time::timeout(upstream.response_timeout(), first).await {
+            Ok(first) => answer(first.ok(), events),
+            Err(_) => Err(self.unanswered(rules)),
+        }
+    }
+
+    /// Ends both sockets, as upstream does not answer.
+    pub(super) fn unanswered(&self, rules: &Rules) -> SendError {
+        self.pair.fail(CloseCode::Error, "upstream does not answer");
+        self.session.shard.upstream(rules).timed_out(true)
     }
 
     /// Passes an answer on to the client: its events, or an error as an event.
-    async fn pass_on(&self, lane: &Lane, answer: Response<Answer>) {
+    pub(super) async fn pass_on(&self, lane: &Lane, answer: Response<Answer>) {
         let (head, mut body) = answer.into_parts();
         if !head.status.is_success() {
             // One that can't be read is still an error.
@@ -168,4 +201,24 @@ impl Running {
         let event = error_event(&answer, lane.as_deref());
         let _ = send(&self.pair.to_client, event.into()).await;
     }
+}
+
+/// An answer whose events come on a socket, after the first word of upstream; without one, the socket
+/// was closed.
+pub(super) fn answer(first: Option<First>, events: Passing) -> Result<Response<AnswerBody>, SendError> {
+    let status = match first {
+        Some(First::Status(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+        // As for a request that is refused, nothing is charged.
+        Some(First::Nothing) => StatusCode::BAD_REQUEST,
+        None => return Err(broken(true, "the socket was closed")),
+    };
+    let kind = if status.is_success() { "text/event-stream" } else { "application/json" };
+    let mut answer = Response::new(AnswerBody::Events(events));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(answer)
+}
+
+pub(super) fn broken(sent: bool, detail: &str) -> SendError {
+    SendError { kind: SendErrorKind::Broken, sent, detail: detail.to_owned() }
 }

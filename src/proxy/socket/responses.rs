@@ -12,7 +12,7 @@ use crate::protocol::openai::socket::{self, Asked, Says};
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::room::Room;
-use crate::proxy::socket::lanes::{Entered, Goes, Lanes, Waiting};
+use crate::proxy::socket::lanes::{Afterwards, Entered, Goes, Lanes, Waiting};
 use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event, unasked};
 use crate::proxy::socket::session::{Session, not_binary};
 use crate::proxy::socket::wire::send;
@@ -85,15 +85,23 @@ impl Running {
     async fn receive(self: &Arc<Self>, text: Utf8Bytes, room: Room) {
         let body = Bytes::from(text);
         match self.session.shard.guard.parsed(&body, |body| socket::asked(body)).await {
-            Ok(Asked::Create(lane)) => match self.lanes.enter(&lane, Waiting { body, room }) {
-                Entered::Now(request) => {
-                    let this = Arc::clone(self);
-                    self.session.shard.tracker.spawn(async move { this.serve_lane(lane, request).await });
+            Ok(Asked::Create { lane, previous }) => {
+                match self.lanes.enter(&lane, Waiting { body, previous, room }) {
+                    Entered::Now(request) => {
+                        let this = Arc::clone(self);
+                        let served = async move { this.serve_lane(lane, request).await };
+                        self.session.shard.tracker.spawn(served);
+                    }
+                    Entered::Later => {}
+                    Entered::Refused => self.refuse(Refusal::Overloaded, &lane).await,
                 }
-                Entered::Later => {}
-                Entered::Refused => self.refuse(Refusal::Overloaded, &lane).await,
-            },
-            Ok(Asked::Steer(refused)) => drop(send(&self.pair.to_client, refused.into()).await),
+            }
+            Ok(Asked::Steer(steer)) => {
+                let Some(begun) = self.begin_steer(&steer).await else { return };
+                let this = Arc::clone(self);
+                let served = async move { this.serve_steer(steer, begun, (body, room)).await };
+                self.session.shard.tracker.spawn(served);
+            }
             Err(invalid) => self.refuse(refuse_invalid(invalid), &None).await,
         }
     }
@@ -130,14 +138,21 @@ impl Running {
                     let _ = events.end().await;
                 }
             }
-            Goes::ToClient => {
-                if let Some(text) = self.session.masked(text) {
-                    let _ = send(&self.pair.to_client, text).await;
-                }
+            Goes::ToClient => self.show(text).await,
+            Goes::Afterwards { to, is_last } => {
+                let event = if is_last { Afterwards::LastEvent } else { Afterwards::Event };
+                return to.try_send(event(text)).is_ok();
             }
             Goes::Nowhere => return false,
         }
         true
+    }
+
+    /// Shows the client an event that is about no open response.
+    pub(super) async fn show(&self, text: Utf8Bytes) {
+        if let Some(text) = self.session.masked(text) {
+            let _ = send(&self.pair.to_client, text).await;
+        }
     }
 
     /// An event that takes its room until it was read.

@@ -16,18 +16,28 @@ fn check_client(message: &str) {
     // What another reader can't keep, such as a number without a value.
     let Ok(found) = serde_json::from_str::<Value>(message) else { return };
     match read {
-        Asked::Create(lane) => {
+        Asked::Create { lane, previous } => {
             assert_eq!(found["type"], "response.create");
+            assert!(previous.is_none_or(|id| found["previous_response_id"] == *id));
             match lane {
                 Some(lane) => assert_eq!(found["stream_id"], *lane),
                 None => assert!(found["stream_id"].is_null()),
             }
         }
-        Asked::Steer(refused) => {
+        Asked::Steer(steer) => {
             assert_eq!(found["type"], "response.steer");
-            let refused: Value = serde_json::from_str(&refused).expect("it is JSON");
-            assert_eq!(refused["steer"]["input"], found["input"]);
-            assert_eq!(refused["steer"]["previous_response_id"], found["previous_response_id"]);
+            let failed: Value = serde_json::from_str(&steer.failed("c", "m", None)).expect("it is JSON");
+            for name in ["input", "previous_response_id"] {
+                assert_eq!(failed["steer"][name], found[name]);
+            }
+            let Some(parent) = &steer.parent else { return };
+            assert_eq!(found["previous_response_id"], **parent);
+            assert_eq!(found.as_object().map(serde_json::Map::len), Some(3));
+            let sent = br#"{"type":"response.create","model":"m","input":"i","generate":false}"#;
+            let next = steer.continuation(sent).expect("it belongs to no conversation");
+            let next: Value = serde_json::from_slice(&next).expect("it is JSON");
+            assert_eq!(next["previous_response_id"], found["previous_response_id"]);
+            assert_eq!((&next["input"], &next["model"]), (&found["input"], &Value::from("m")));
         }
     }
 }
@@ -51,6 +61,10 @@ fn check_server(message: &str) {
             assert_eq!((&cleaned["type"], &cleaned["status"]), (&found["type"], &found["status"]));
         }
         Says::Running => assert!(kind.starts_with("response.")),
+        Says::Steered(_, parent) => {
+            assert!(kind.starts_with("response.steer."));
+            assert_eq!(found["steer"]["previous_response_id"], *parent);
+        }
         Says::Nothing => {}
     }
     if let Some(lane) = read.lane {
