@@ -24,6 +24,7 @@ mod containers;
 mod covered;
 mod drawn;
 mod files;
+mod frames;
 mod jobs;
 mod life;
 mod openai;
@@ -31,7 +32,9 @@ mod operators;
 mod outcome;
 mod seen;
 mod settled;
+mod sockets;
 mod stores;
+mod talkers;
 mod wire;
 mod world;
 
@@ -213,7 +216,12 @@ async fn scenario(world: &Arc<World>) {
     world.changing(false);
     let others = TaskTracker::new();
     for name in 0..CLIENTS {
-        others.spawn(clients::run(Arc::clone(world), name, chance.fork()));
+        let chance = chance.fork();
+        if name < world.talkers {
+            others.spawn(talkers::run(Arc::clone(world), name, chance));
+        } else {
+            others.spawn(clients::run(Arc::clone(world), name, chance));
+        }
     }
     if world.jobs.are_begun {
         for name in 0..JOB_CLIENTS {

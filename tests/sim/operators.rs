@@ -68,6 +68,7 @@ fn config(chance: &mut Chance, world: &World) -> String {
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
          on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\nstored_prompts = \"{prompts}\"\n\
          output_default = {output}\ntool_calls_max = {calls}\ntools_bound = \"{tools}\"\n\
+         [tags]\nname = [\"x-spendguard-tags\", \"metadata.name\"]\n\
          [pricing]\ndefault_tier = \"{tier}\"\n{region}\
          [endpoints]\nshared_objects = {shared}\n[credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"

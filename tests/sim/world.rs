@@ -34,6 +34,9 @@ use crate::wire::{End, Scissors, connection, now};
 /// The limit without a cap that everything counts on.
 pub(crate) const AUDIT: &str = "audit";
 
+/// How many of the clients ask on sockets, in some worlds.
+const TALKERS: usize = 3;
+
 /// What a seed makes.
 pub(crate) struct World {
     pub(crate) account: Arc<Account>,
@@ -58,6 +61,8 @@ pub(crate) struct World {
     pub(crate) scale: u64,
     /// What is done about jobs.
     pub(crate) jobs: Plan,
+    /// How many clients ask on sockets.
+    pub(crate) talkers: usize,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -129,6 +134,7 @@ impl World {
             account: Arc::new(Account::new(upstream, jobs.outage)),
             covered: Mutex::default(),
             jobs,
+            talkers: if seed % 5 == 1 || seed % 5 == 3 { TALKERS } else { 0 },
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,
