@@ -1,11 +1,9 @@
 //! Sockets of responses at upstream: each message asks for a response, and the responses of a lane follow one another.
 //!
-//! A response is drawn, answered and billed like a stream over HTTP. What breaks off because upstream ends the socket by
-//! itself may be billed whole: a response goes on without its socket.
+//! A response is drawn, answered and billed like a stream over HTTP.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oracle::answer::{Part, answer as rendered};
@@ -43,15 +41,6 @@ struct Playing {
     pause: Duration,
     /// What is kept of it once it is complete: its id and its tokens.
     made: Option<(String, u64)>,
-    words: u64,
-}
-
-impl Playing {
-    /// Bills it as if all of it had been delivered.
-    fn bill_whole(&self) {
-        self.bill.stage.store(u64::try_from(self.bill.stages_pico.len() - 1).unwrap(), Ordering::Relaxed);
-        self.bill.words.store(self.words, Ordering::Relaxed);
-    }
 }
 
 /// A socket, and what is played on it.
@@ -61,8 +50,6 @@ struct Socket<'a> {
     account: &'a Account,
     chance: Chance,
     lanes: BTreeMap<Lane, VecDeque<Playing>>,
-    /// Whether what upstream breaks off goes on without its socket.
-    goes_on: bool,
 }
 
 /// Answers the request for a socket, and serves it until either side ends it.
@@ -78,9 +65,8 @@ pub(crate) async fn serve(mut end: End, unread: Vec<u8>, account: Arc<Account>, 
         return;
     }
     let ends_at = chance.percent(15).then(|| now() + Duration::from_millis(chance.within(0, 30_000)));
-    let goes_on = chance.percent(50);
     let frames = Frames::of(Side::Server, unread);
-    let mut socket = Socket { end, frames, account: &account, chance, lanes: BTreeMap::new(), goes_on };
+    let mut socket = Socket { end, frames, account: &account, chance, lanes: BTreeMap::new() };
     let ended = async {
         match ends_at {
             Some(at) => sleep_until(at).await,
@@ -158,10 +144,6 @@ impl Socket<'_> {
         }
         let most = if asked.is_open { 0 } else { maximum::of(&world, &asked) };
         self.account.most(&name, most, format!("{asked:?}\n  {outcome:?}"));
-        let bill = billed(&outcome, &world, &asked, true);
-        if outcome.charge(&world, &asked, outcome.words) > 0 {
-            self.account.open(&name, Bill::Drawn(bill.clone()));
-        }
         let fate = match outcome.end {
             Ending::Lost | Ending::Gateway | Ending::Cut => Fate::Cut,
             Ending::Completed if self.chance.percent(2) => Fate::Never,
@@ -171,6 +153,12 @@ impl Socket<'_> {
             | Ending::FailedAtOnce
             | Ending::Rejected => Fate::Answer,
         };
+        // What is never shown is billed at once.
+        let is_hidden = matches!(outcome.end, Ending::Lost | Ending::Gateway) || fate == Fate::Never;
+        let bill = billed(&outcome, &world, &asked, !is_hidden);
+        if outcome.charge(&world, &asked, outcome.words) > 0 {
+            self.account.open(&name, Bill::Drawn(bill.clone()));
+        }
         let mut parts = VecDeque::from(rendered(&outcome, &asked, &name).parts);
         match outcome.end {
             Ending::Gateway => parts.clear(),
@@ -190,11 +178,7 @@ impl Socket<'_> {
             at: answer_at,
             pause: Duration::from_millis(self.chance.one(&[0, 0, 1, 30, 300])),
             made: is_made.then(|| (format!("resp_{name}"), outcome.largest + outcome.used.output)),
-            words: outcome.words,
         };
-        if matches!(outcome.end, Ending::Lost | Ending::Gateway) || fate == Fate::Never {
-            playing.bill_whole();
-        }
         self.lanes.entry(lane).or_default().push_back(playing);
     }
 
@@ -235,11 +219,8 @@ impl Socket<'_> {
         Some(())
     }
 
-    /// Ends the socket from upstream's side, with a close frame or without one. What is open may be billed whole.
+    /// Ends the socket from upstream's side, with a close frame or without one.
     fn leave(&mut self) {
-        if self.goes_on && self.end.is_open() {
-            self.lanes.values().flatten().for_each(Playing::bill_whole);
-        }
         if self.chance.percent(50) {
             let _ = self.end.send(&self.frames.close(&mut self.chance), None);
         }

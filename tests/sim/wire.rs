@@ -128,12 +128,6 @@ impl End {
         Ok(())
     }
 
-    /// Whether the other end has not been closed, as far as both can know.
-    pub(crate) fn is_open(&self) -> bool {
-        let lane = lock(&self.outgoing);
-        !lane.closed && !lane.cut
-    }
-
     fn watched(&self) {
         if let Some(watch) = &self.watch {
             watch();
