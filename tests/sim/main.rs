@@ -30,9 +30,11 @@ mod life;
 mod openai;
 mod operators;
 mod outcome;
+mod realtime;
 mod seen;
 mod settled;
 mod sockets;
+mod speakers;
 mod stores;
 mod talkers;
 mod wire;
@@ -217,10 +219,13 @@ async fn scenario(world: &Arc<World>) {
     let others = TaskTracker::new();
     for name in 0..CLIENTS {
         let chance = chance.fork();
+        let world = Arc::clone(world);
         if name < world.talkers {
-            others.spawn(talkers::run(Arc::clone(world), name, chance));
+            others.spawn(talkers::run(world, name, chance));
+        } else if name < world.talkers + world.speakers {
+            others.spawn(speakers::run(world, name, chance));
         } else {
-            others.spawn(clients::run(Arc::clone(world), name, chance));
+            others.spawn(clients::run(world, name, chance));
         }
     }
     if world.jobs.are_begun {

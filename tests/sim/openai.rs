@@ -23,6 +23,7 @@ use crate::chance::Chance;
 use crate::containers;
 use crate::drawn;
 use crate::files;
+use crate::realtime;
 use crate::sockets;
 use crate::stores;
 use crate::wire::{End, Mark};
@@ -73,7 +74,11 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
     while let Some(asked) = request(&mut end, &mut unread).await {
         let Asked { method, path, body: bytes, is_guards, socket_key } = asked;
         if let Some(key) = socket_key {
-            return sockets::serve(end, unread, account, chance, &key).await;
+            return if path.starts_with(realtime::PATH) {
+                realtime::serve(end, unread, account, chance, &key).await;
+            } else {
+                sockets::serve(end, unread, account, chance, &key).await;
+            };
         }
         let question = |(id, below)| Question { method: &method, id, below, is_guards };
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();

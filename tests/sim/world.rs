@@ -34,8 +34,9 @@ use crate::wire::{End, Scissors, connection, now};
 /// The limit without a cap that everything counts on.
 pub(crate) const AUDIT: &str = "audit";
 
-/// How many of the clients ask on sockets, in some worlds.
-const TALKERS: usize = 3;
+/// How many of the clients ask on sockets, and how many speak in realtime sessions, in some worlds.
+const TALKERS: usize = 2;
+const SPEAKERS: usize = 2;
 
 /// What a seed makes.
 pub(crate) struct World {
@@ -63,6 +64,8 @@ pub(crate) struct World {
     pub(crate) jobs: Plan,
     /// How many clients ask on sockets.
     pub(crate) talkers: usize,
+    /// How many speak in realtime sessions.
+    pub(crate) speakers: usize,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -130,11 +133,14 @@ impl World {
         let jobs = Plan::of(seed);
         let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
         let scale = jobs.scale.unwrap_or(scale);
+        let has_sockets = seed % 5 == 1 || seed % 5 == 3;
         Arc::new(Self {
             account: Arc::new(Account::new(upstream, jobs.outage)),
             covered: Mutex::default(),
             jobs,
-            talkers: if seed % 5 == 1 || seed % 5 == 3 { TALKERS } else { 0 },
+            talkers: if has_sockets { TALKERS } else { 0 },
+            // A session needs more than plain requests.
+            speakers: if has_sockets && scale > 1 { SPEAKERS } else { 0 },
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,

@@ -1,6 +1,6 @@
 //! The lanes of a socket: the request that each serves, and those that wait for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ pub(super) struct Lanes {
 #[derive(Debug, Default)]
 struct State {
     /// Those that serve a request.
-    busy: HashMap<Lane, Busy>,
+    busy: BTreeMap<Lane, Busy>,
     /// Requests in all.
     requests: usize,
     /// Whether no more requests are taken.

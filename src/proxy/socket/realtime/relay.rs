@@ -35,8 +35,9 @@ impl Running {
                 return Some(frame(CloseCode::Policy, NOT_HELD));
             }
             let message = tokio::select! {
-                message = next_event(&mut from_upstream) => message,
+                biased;
                 () = ended.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
+                message = next_event(&mut from_upstream) => message,
             };
             let text = match message {
                 FromUpstream::Event(text) => text,

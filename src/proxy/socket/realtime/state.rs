@@ -1,6 +1,6 @@
 //! What a session has come to: its settings, its conversation, and what is open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::protocol::openai::realtime::{Begun, Settings, Transcription};
@@ -25,9 +25,9 @@ pub(super) struct State {
     /// Responses that were asked for and have not begun.
     asked: Vec<AskedResponse>,
     /// Responses that have begun, by their ids.
-    open: HashMap<String, OpenResponse>,
+    open: BTreeMap<String, OpenResponse>,
     /// Items that are being written down, by their ids.
-    items: HashMap<String, Turn>,
+    items: BTreeMap<String, Turn>,
     /// When upstream has taken what was said as an item, while it may be about to answer it.
     answer_due: Option<Duration>,
     /// Whether upstream was asked to leave items of the conversation out: later it may read them again.
@@ -91,8 +91,8 @@ impl State {
             bound: None,
             context: Context::default(),
             asked: Vec::new(),
-            open: HashMap::new(),
-            items: HashMap::new(),
+            open: BTreeMap::new(),
+            items: BTreeMap::new(),
             answer_due: None,
             leaves_out: false,
             is_closed: false,
@@ -304,8 +304,8 @@ impl State {
     pub(super) fn lose_all(&mut self, is_client: bool) {
         self.is_closed = true;
         let asked = self.asked.drain(..).map(|asked| asked.turn);
-        let open = self.open.drain().map(|(_, open)| open.turn);
-        let items = self.items.drain().map(|(_, turn)| turn);
+        let open = std::mem::take(&mut self.open).into_values().map(|open| open.turn);
+        let items = std::mem::take(&mut self.items).into_values();
         asked.chain(open).chain(items).for_each(|turn| turn.lost(is_client));
     }
 }
