@@ -13,6 +13,7 @@ use crate::batches::{BatchBill, Batches};
 use crate::containers::{ContainerBill, Containers, UnixTime};
 use crate::files::Files;
 use crate::realtime::SessionBill;
+use crate::stops::Stopped;
 use crate::stores::{StoreBill, Stores};
 use crate::wire::now;
 
@@ -150,6 +151,7 @@ pub(crate) struct Account {
     pub(crate) files: Files,
     pub(crate) batches: Batches,
     pub(crate) stores: Stores,
+    pub(crate) stopped: Mutex<Stopped>,
     time: OnceLock<UnixTime>,
     /// From when to when no question about a job is answered.
     outage: Option<(Instant, Instant)>,
@@ -171,9 +173,15 @@ impl Account {
             files: Files::default(),
             batches: Batches::default(),
             stores: Stores::default(),
+            stopped: Mutex::default(),
             time: OnceLock::new(),
             outage,
         }
+    }
+
+    /// A request has arrived.
+    pub(crate) fn begins(&self, name: &str) {
+        locked(&self.stopped).begins(name);
     }
 
     pub(crate) fn bills(&self) -> BTreeMap<String, Vec<Bill>> {

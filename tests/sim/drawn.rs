@@ -73,6 +73,7 @@ pub(crate) async fn answer(
     (endpoint, name): (Endpoint, String),
     body: &[u8],
 ) -> Option<()> {
+    account.begins(&name);
     let world = account.world();
     let Some(mut ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
     if ask.is_open {

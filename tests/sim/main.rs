@@ -35,6 +35,7 @@ mod seen;
 mod settled;
 mod sockets;
 mod speakers;
+mod stops;
 mod stores;
 mod talkers;
 mod wire;
@@ -53,6 +54,7 @@ use spendguard::startup::Opened;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::account::locked;
 use crate::chance::Chance;
 use crate::life::{Life, audit};
 use crate::outcome::Outcome;
@@ -213,6 +215,7 @@ async fn scenario(world: &Arc<World>) {
     let mut keys = [make().await.unwrap(), make().await.unwrap()];
     // Ids are drawn by lot, and when a page of an index is full depends on their order.
     keys.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    locked(&world.account.stopped).set_keys(keys.iter().map(|(key, _)| key.id.to_string()));
     world.set_keys(keys.map(|(_, secret)| secret.expose().to_owned()));
     world.begin(life);
     world.changing(false);
@@ -258,6 +261,7 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     let is_same = same.is_some();
     let settings = same.unwrap_or_else(|| operators::settings(chance, world));
     let life = Life::start(world, &settings, base_ms).await;
+    stops::check_start(world, &life.opened);
     audit(world, &life.opened).await;
     // It read on real threads; from a new instant on, order is the seed's again.
     sleep(Duration::from_millis(1)).await;
@@ -302,5 +306,7 @@ async fn rest(world: &Arc<World>) {
         world.check(!held, || format!("{}: something is held without a request: {readings:?}", limit.name));
     }
     audit(world, &opened).await;
+    let begun = locked(&world.account.stopped).faults.first().cloned();
+    world.check(begun.is_none(), || begun.unwrap_or_default());
     settled::settle_up(world, &opened.reports).await;
 }

@@ -200,6 +200,7 @@ fn read_request<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> 
 /// Answers a request; none if the connection is over.
 async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
     let mut asked = read_request(account, body, chance);
+    account.begins(asked.name);
     let fate = Fate::drawn(chance);
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     if matches!(fate, Fate::Refuse | Fate::Fail) {

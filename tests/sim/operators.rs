@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
 use crate::life::{FULL, INTERRUPTED, NO_COMMIT, SOUND};
+use crate::stops;
 use crate::world::{AUDIT, World};
 
 /// Instants just before something turns over, in Unix seconds: a minute, a
@@ -93,6 +94,9 @@ fn config(chance: &mut Chance, world: &World) -> String {
              zone = \"{zone}\"\nhard = {hard}\nsoft = [\"50%\"]\n{only}"
         );
     }
+    if world.has_stops {
+        text += &stops::fuses(chance, |chance| dollars(chance, world.scale));
+    }
     text
 }
 
@@ -125,6 +129,9 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
 }
 
 async fn act(world: &Arc<World>, chance: &mut Chance) {
+    if world.has_stops && chance.percent(20) {
+        return stops::act(world, chance).await;
+    }
     match chance.within(0, if world.is_prepaid { 17 } else { 13 }) {
         0 | 1 => reload(world, chance).await,
         2 => put_limit(world, chance).await,
@@ -151,6 +158,7 @@ async fn reload(world: &World, chance: &mut Chance) {
         life.rules.store(Arc::new(rules));
     });
     world.changing(true);
+    opened.stops.set_fuses(settings.fuses.clone());
     world.put_settings(settings.clone());
     let done = opened.rulebook.install_file_limits(settings.limits, settings.zone).await;
     world.trace(&format!("limits changed: {}", done.is_ok()));

@@ -394,6 +394,7 @@ impl Session<'_> {
 
     fn create(&mut self, message: &Value) {
         let response = &message["response"];
+        self.account.begins(response["metadata"]["name"].as_str().unwrap());
         let joins = response["conversation"] != "none";
         let is_busy = joins && self.running.values().any(|running| running.joins);
         if self.name.is_none() || is_busy || self.chance.percent(3) {

@@ -128,6 +128,7 @@ impl Socket<'_> {
         let body: Value = serde_json::from_str(text).unwrap();
         let lane = body["stream_id"].as_str().map(str::to_owned);
         let name = body["metadata"]["name"].as_str().unwrap().to_owned();
+        self.account.begins(&name);
         let answer_at = now() + Duration::from_millis(self.chance.one(&[0, 1, 10, 100, 900]));
         let world = self.account.world();
         let mut asked = Ask::read(&world, Endpoint::Responses, text.as_bytes()).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{sleep, sleep_until};
 
+use crate::account::locked;
 use crate::chance::Chance;
 use crate::clients::STATUSES;
 use crate::frames::{self, Frames, Message};
@@ -22,6 +23,8 @@ const SOUND_MS: u64 = 200;
 struct Session<'a> {
     world: &'a Arc<World>,
     name: String,
+    key: usize,
+    sent: u64,
     end: End,
     frames: Frames,
     chance: Chance,
@@ -37,7 +40,8 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
         count += 1;
         let name = format!("s{name}s{count}");
         let Some(mut end) = world.dial_guard() else { continue };
-        let bearer = format!("Bearer {}", world.keys()[chance.one(&[0, 1])]);
+        let key = chance.one(&[0, 1]);
+        let bearer = format!("Bearer {}", world.keys()[key]);
         let (path, tags) = (format!("{PATH}?model={MODEL}"), format!("name={name}"));
         let headers = [("authorization", bearer.as_str()), ("x-spendguard-tags", &tags)];
         let frames = match frames::open(&mut end, &path, &headers).await {
@@ -50,7 +54,9 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
             None => continue,
         };
         world.trace(&format!("{name} has a session"));
-        let mut session = Session { world: &world, name, end, frames, chance: chance.fork(), updates: 0 };
+        let chance = chance.fork();
+        let mut session =
+            Session { world: &world, name, key, sent: 0, end, frames, chance, updates: 0 };
         session.run().await;
     }
 }
@@ -98,8 +104,15 @@ impl Session<'_> {
         if self.chance.percent(30) {
             message["event_id"] = json!(format!("e{}", self.chance.next()));
         }
-        if message["type"] == "session.update" {
-            self.updates += 1;
+        match message["type"].as_str() {
+            Some("session.update") => self.updates += 1,
+            Some("response.create") => {
+                self.sent += 1;
+                let name = format!("{}r{}", self.name, self.sent);
+                message["response"]["metadata"] = json!({ "name": name });
+                locked(&self.world.account.stopped).sends(&name, self.key);
+            }
+            _ => {}
         }
         let _ = self.end.send(&self.frames.text(&message.to_string(), &mut self.chance), None);
     }

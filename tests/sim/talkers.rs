@@ -9,6 +9,7 @@ use oracle::draw::{self, Sizes};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::account::locked;
 use crate::chance::Chance;
 use crate::clients::STATUSES;
 use crate::frames::{self, Frames, Message};
@@ -137,6 +138,7 @@ impl Socket<'_> {
         let name = format!("{}r{}", self.name, self.asked);
         let lane = self.chance.one(&[None, None, Some("a"), Some("b-1")]).map(str::to_owned);
         let text = self.request(&name, lane.as_deref());
+        locked(&self.world.account.stopped).sends(&name, self.key);
         if self.chance.percent(2) {
             // One that asks for nothing is refused, and the socket stays open.
             let _ = self.end.send(&self.frames.text("{\"type\":\"session.update\"}", &mut self.chance), None);

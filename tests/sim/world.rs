@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Account, DrawnBill};
+use crate::account::{Account, DrawnBill, locked};
 use crate::chance::Chance;
 use crate::clients::Statuses;
 use crate::covered::Covered;
@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) scale: u64,
     /// What is done about jobs.
     pub(crate) jobs: Plan,
+    /// Whether operators turn kill switches on, and have fuses.
+    pub(crate) has_stops: bool,
     /// How many clients ask on sockets.
     pub(crate) talkers: usize,
     /// How many speak in realtime sessions.
@@ -137,6 +139,7 @@ impl World {
         Arc::new(Self {
             account: Arc::new(Account::new(upstream, jobs.outage)),
             covered: Mutex::default(),
+            has_stops: seed % 3 == 1 && !jobs.are_begun,
             jobs,
             talkers: if has_sockets { TALKERS } else { 0 },
             // A session needs more than plain requests.
@@ -196,6 +199,9 @@ impl World {
 
     pub(crate) fn begin(&self, mut life: Life) {
         life.ask_for_jobs(&self.tasks);
+        if self.has_stops {
+            life.watch(&self.tasks);
+        }
         let mut state = self.state();
         state.lives += 1;
         state.life = Some(life);
@@ -296,6 +302,7 @@ impl World {
             return;
         }
         state.events += 1;
+        self.see_stops(&opened);
         let is_changing = state.is_changing;
         self.look(&mut state, &opened, is_changing);
         if state.dies_at.is_some_and(|at| at <= state.events) {
@@ -336,6 +343,19 @@ impl World {
     /// When guards died.
     pub(crate) fn deaths(&self) -> Vec<Instant> {
         self.state().deaths.clone()
+    }
+
+    /// Looks at what is stopped now.
+    pub(crate) fn look_at_stops(&self) {
+        if let Some(opened) = self.opened() {
+            self.see_stops(&opened);
+        }
+    }
+
+    fn see_stops(&self, Opened { stops, guard, .. }: &Opened) {
+        if self.has_stops {
+            locked(&self.account.stopped).look(&stops.in_force(), guard.clock().now_ms());
+        }
     }
 
     /// Looks at the guard now.
