@@ -129,7 +129,7 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
 }
 
 async fn act(world: &Arc<World>, chance: &mut Chance) {
-    if world.has_stops && chance.percent(20) {
+    if world.has_stops && chance.percent(35) {
         return stops::act(world, chance).await;
     }
     match chance.within(0, if world.is_prepaid { 17 } else { 13 }) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use oracle::prices::Tier;
 use spendguard::domain::Class;
 use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::store::Reports;
@@ -67,8 +68,9 @@ fn settle_up_session(world: &World, name: &str, bill: &SessionBill, entries: &[&
         world.check(seen.insert(id), || format!("{id} of {name} is booked twice: {entries:?}"));
         let (cost, is_reported) = (bill.of(id), entry.basis == Some(Basis::Reported));
         world.check(!is_reported || cost.is_some(), || format!("{entry:?} is booked and was never billed"));
-        // The uplift of a region is assumed for models that no price is published for.
-        let is_exact = is_reported && !world.account.world().is_regional;
+        // The uplift of a region and of a tier is assumed for models that no price of them is published for.
+        let upstream = world.account.world();
+        let is_exact = is_reported && !upstream.is_regional && upstream.project_tier == Tier::Standard;
         let due = cost.map(|pico| u128::from(pico).div_ceil(1_000));
         world.check(!is_exact || due == Some(nano(entry)), || {
             format!("{id} of {name} cost {due:?}, reported is {entry:?}")

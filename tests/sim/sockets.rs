@@ -142,6 +142,9 @@ impl Socket<'_> {
             outcome.words = 0;
             outcome.function = None;
             (outcome.used.output, outcome.used.reasoning) = (0, 0);
+            if outcome.end == Ending::Failed {
+                outcome.end = Ending::FailedAtOnce;
+            }
         }
         let most = if asked.is_open { 0 } else { maximum::of(&world, &asked) };
         self.account.most(&name, most, format!("{asked:?}\n  {outcome:?}"));
