@@ -139,7 +139,7 @@ impl Session<'_> {
         let item = json!({ "type": "message", "role": "user", "content": content });
         let message = match self.chance.within(0, 19) {
             0..=2 => json!({ "type": "conversation.item.create", "item": item }),
-            3..=4 if !detects => json!({ "type": "response.create" }),
+            3..=4 => json!({ "type": "response.create" }),
             5 => {
                 let most = self.chance.within(16, 200);
                 json!({ "type": "response.create", "response": { "max_output_tokens": most } })
