@@ -172,11 +172,7 @@ pub(crate) fn agreed(key: &str) -> String {
 }
 
 /// Opens a socket at a path: its frames, or the status of the answer that refuses it. None if the connection is over.
-pub(crate) async fn open(
-    end: &mut End,
-    path: &str,
-    headers: &[(&str, &str)],
-) -> Option<Result<Frames, u16>> {
+pub(crate) async fn open(end: &mut End, path: &str, headers: &[(&str, &str)]) -> Option<Result<Frames, u16>> {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nhost: guard.test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: {NONCE}\r\n"

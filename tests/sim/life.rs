@@ -107,7 +107,17 @@ impl Life {
             stop: stopping,
         };
         let timeouts = rules::timeouts(settings);
-        Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, poller: None, watcher: None, timeouts, stop }
+        Self {
+            opened,
+            rules,
+            proxy: Arc::new(proxy),
+            writer,
+            is_over,
+            poller: None,
+            watcher: None,
+            timeouts,
+            stop,
+        }
     }
 
     /// Asks for the outcome of jobs from now on.
@@ -120,6 +130,11 @@ impl Life {
     pub(crate) fn watch(&mut self, tasks: &TaskTracker) {
         let (stops, stop) = (Arc::clone(&self.opened.stops), self.stop.subscribe());
         self.watcher = Some(tasks.spawn(async move { stops.watch(stop).await }).abort_handle());
+    }
+
+    /// What goes on beside connections: sockets, and answers that are read without their clients.
+    pub(crate) fn beside(&self) -> TaskTracker {
+        self.proxy.tracker.clone()
     }
 
     /// Serves a connection of a client.

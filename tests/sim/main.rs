@@ -287,6 +287,10 @@ fn jobs_of(opened: &Opened) -> u64 {
 async fn rest(world: &Arc<World>) {
     let opened = world.opened().unwrap();
     let Opened { guard, books, .. } = &opened;
+    let beside = world.with_life(Life::beside).unwrap();
+    beside.close();
+    let is_over = timeout(REST_MAX, beside.wait()).await.is_ok();
+    world.check(is_over, || "sockets or answers outlive their clients".to_owned());
     let ended = async {
         while jobs_of(&opened) > 0 {
             sleep(Duration::from_secs(1)).await;

@@ -153,7 +153,8 @@ async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Asked> {
             let written = String::from_utf8_lossy(&unread[..at]).into_owned();
             let head = written.to_ascii_lowercase();
             let key_at = head.find(SOCKET_KEY).map(|at| at + SOCKET_KEY.len());
-            let socket_key = key_at.and_then(|at| written[at..].lines().next()).map(|key| key.trim().to_owned());
+            let socket_key =
+                key_at.and_then(|at| written[at..].lines().next()).map(|key| key.trim().to_owned());
             let mut words = head.split(' ').map(str::to_owned);
             let (method, path) = (words.next().unwrap(), words.next().unwrap());
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));

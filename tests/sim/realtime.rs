@@ -155,7 +155,13 @@ struct Session<'a> {
 }
 
 /// Answers the request for a session, and serves it until either side ends it.
-pub(crate) async fn serve(mut end: End, unread: Vec<u8>, account: Arc<Account>, mut chance: Chance, key: &str) {
+pub(crate) async fn serve(
+    mut end: End,
+    unread: Vec<u8>,
+    account: Arc<Account>,
+    mut chance: Chance,
+    key: &str,
+) {
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100]))).await;
     if chance.percent(3) {
         return refuse(&mut end, "500 Oops").unwrap_or_default();
@@ -414,7 +420,8 @@ impl Session<'_> {
         let read = Tokens { text: read.text + self.instructions, ..read };
         let chance = &mut self.chance;
         let most = bound.unwrap_or(OUTPUT_MAX).min(OUTPUT_MAX);
-        let all = if chance.percent(20) { most.min(2 * SAID_MAX) } else { chance.within(1, most.min(SAID_MAX)) };
+        let all =
+            if chance.percent(20) { most.min(2 * SAID_MAX) } else { chance.within(1, most.min(SAID_MAX)) };
         let sound = chance.within(0, all);
         let cached = Tokens { text: chance.within(0, read.text), sound: chance.within(0, read.sound) };
         let ending = match chance.within(0, 29) {
@@ -509,7 +516,9 @@ impl Session<'_> {
             "type": "tokens", "input_tokens": heard, "input_token_details": { "text_tokens": 0, "audio_tokens": heard },
             "output_tokens": written, "total_tokens": heard + written,
         });
-        self.say(&json!({ "type": kind("completed"), "item_id": item, "transcript": "hello", "usage": usage }));
+        self.say(
+            &json!({ "type": kind("completed"), "item_id": item, "transcript": "hello", "usage": usage }),
+        );
     }
 }
 

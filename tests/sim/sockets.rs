@@ -53,7 +53,13 @@ struct Socket<'a> {
 }
 
 /// Answers the request for a socket, and serves it until either side ends it.
-pub(crate) async fn serve(mut end: End, unread: Vec<u8>, account: Arc<Account>, mut chance: Chance, key: &str) {
+pub(crate) async fn serve(
+    mut end: End,
+    unread: Vec<u8>,
+    account: Arc<Account>,
+    mut chance: Chance,
+    key: &str,
+) {
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     match chance.within(0, 99) {
         0..=1 => return refuse(&mut end, "500 Oops").unwrap_or_default(),
@@ -233,8 +239,7 @@ impl Socket<'_> {
 
 /// The error that refuses a request, as a message of its own.
 fn rejected() -> String {
-    let error =
-        json!({ "message": "no", "type": "invalid_request_error", "param": null, "code": null, "headers": {} });
+    let error = json!({ "message": "no", "type": "invalid_request_error", "param": null, "code": null, "headers": {} });
     format!("data: {}\n", json!({ "type": "error", "status": 400, "error": error }))
 }
 

@@ -55,8 +55,7 @@ pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
         };
         world.trace(&format!("{name} has a session"));
         let chance = chance.fork();
-        let mut session =
-            Session { world: &world, name, key, sent: 0, end, frames, chance, updates: 0 };
+        let mut session = Session { world: &world, name, key, sent: 0, end, frames, chance, updates: 0 };
         session.run().await;
     }
 }

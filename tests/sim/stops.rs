@@ -90,7 +90,8 @@ impl Stopped {
 
     /// An operator is about to lift some.
     fn lift(&mut self, of: impl Fn(&Stop) -> bool) {
-        let ids: Vec<u64> = self.seen.values().filter(|seen| of(&seen.stop)).map(|seen| seen.stop.id).collect();
+        let ids: Vec<u64> =
+            self.seen.values().filter(|seen| of(&seen.stop)).map(|seen| seen.stop.id).collect();
         for id in ids {
             self.seen.remove(&id);
             self.lifted.insert(id);

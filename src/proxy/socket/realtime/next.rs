@@ -37,6 +37,11 @@ pub(super) enum Bounding {
 }
 
 impl Next {
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.response.is_none() && self.transcriptions.is_empty()
+    }
+
     /// Ends what is held: it is charged where upstream may have begun it.
     pub(super) fn end(&mut self, state: &State, now: Duration) {
         let settings = state.settings();
