@@ -176,6 +176,10 @@ impl Running {
         if let Err(failed) = held {
             self.state().erred(&event_id);
             self.session.refuse(&self.pair, failed, given.as_deref()).await;
+            // What was held may have made room, in vain.
+            if let Err(failed) = self.hold_next(Bounding::Own).await {
+                self.end_for(failed).await;
+            }
             return Ok(());
         }
         let bound = self.state().bound_of(&event_id);
@@ -194,7 +198,7 @@ impl Running {
             (true, true) => Reading::Input,
             (true, false) => Reading::Conversation,
         };
-        let mut turn = match self.hold_asked(&create, of).await {
+        let mut turn = match self.hold_asked(&create).await {
             Ok(turn) => turn,
             Err(failed) => {
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;
@@ -219,9 +223,9 @@ impl Running {
         (images > IMAGES_MAX || !state.has_room()).then_some(Refusal::Overloaded)
     }
 
-    /// Holds what a response may cost that is asked for. Of the conversation there is one at a time: it
-    /// takes what is held for the next one, if that is enough.
-    async fn hold_asked(&self, create: &Create, of: Reading) -> Result<Turn, Failed> {
+    /// Holds what a response may cost that is asked for, beside what is held for one that upstream may
+    /// begin by itself.
+    async fn hold_asked(&self, create: &Create) -> Result<Turn, Failed> {
         let (settings, read, images, wanted) = {
             let state = self.state();
             let settings = state.settings();
@@ -233,14 +237,6 @@ impl Running {
         };
         let speaks = create.speaks.unwrap_or(settings.speaks);
         let asked = Asked { settings: &settings, read, images: &images, wanted, speaks };
-        if of == Reading::Conversation {
-            self.may_use_what_is_held().await?;
-            let mut next = self.next.lock().await;
-            if let Some(turn) = next.response.take_if(|turn| turn.serves(read, images.len(), wanted, speaks))
-            {
-                return Ok(turn);
-            }
-        }
         self.session.hold_response(asked).await
     }
 

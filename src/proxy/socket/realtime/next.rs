@@ -149,7 +149,7 @@ impl Running {
         let images = state.context.image_count();
         let is_enough = |turn: &Turn| turn.serves(read, images, state.wanted, settings.speaks);
         // What an answer reads is decided when what was said has become an item.
-        let is_decided = state.is_answer_due(now) && held.is_some();
+        let is_decided = state.is_answer_decided(now) && held.is_some();
         if is_decided || held.is_some_and(is_enough) {
             return Needed::Held;
         }

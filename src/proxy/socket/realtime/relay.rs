@@ -126,6 +126,7 @@ impl Running {
         } else {
             let mut turn = self.next.lock().await.response.take().ok_or(Unheld)?;
             turn.begin();
+            self.state().answered();
             (turn, Reading::Conversation)
         };
         let is_held = admits(&turn, begun.output_max) && (begun.joins || of == Reading::Beside);

@@ -30,6 +30,8 @@ pub(super) struct State {
     items: BTreeMap<String, Turn>,
     /// When upstream has taken what was said as an item, while it may be about to answer it.
     answer_due: Option<Duration>,
+    /// Whether no other response has begun since, which the answer may read as well.
+    is_answer_decided: bool,
     /// Whether upstream was asked to leave items of the conversation out: later it may read them again.
     leaves_out: bool,
     is_closed: bool,
@@ -94,6 +96,7 @@ impl State {
             open: BTreeMap::new(),
             items: BTreeMap::new(),
             answer_due: None,
+            is_answer_decided: false,
             leaves_out: false,
             is_closed: false,
         }
@@ -141,11 +144,22 @@ impl State {
     /// Speech has become an item that upstream may answer.
     pub(super) fn expect_answer(&mut self, now: Duration) {
         self.answer_due = Some(now);
+        self.is_answer_decided = true;
+    }
+
+    /// Upstream has begun a response by itself.
+    pub(super) fn answered(&mut self) {
+        self.answer_due = None;
     }
 
     /// Whether upstream may be about to answer what was said.
     pub(super) fn is_answer_due(&self, now: Duration) -> bool {
         self.answer_due.is_some_and(|since| now.saturating_sub(since) < ANSWER_MAX)
+    }
+
+    /// Whether it has been decided what that answer reads.
+    pub(super) fn is_answer_decided(&self, now: Duration) -> bool {
+        self.is_answer_decided && self.is_answer_due(now)
     }
 
     /// The settings once all updates are confirmed.
@@ -233,9 +247,7 @@ impl State {
         if of == Reading::Conversation {
             self.context.begun();
         }
-        if of != Reading::Beside {
-            self.answer_due = None;
-        }
+        self.is_answer_decided &= of == Reading::Beside;
         self.open.insert(id, OpenResponse { turn, of }).is_none()
     }
 
