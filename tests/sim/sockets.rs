@@ -144,13 +144,7 @@ impl Socket<'_> {
         }
         let mut outcome = Outcome::draw(&mut oracle::Chance::of_seed(self.chance.next()), &world, &asked);
         if body["generate"] == false {
-            // The context is prepared, and nothing is said.
-            outcome.words = 0;
-            outcome.function = None;
-            (outcome.used.output, outcome.used.reasoning) = (0, 0);
-            if outcome.end == Ending::Failed {
-                outcome.end = Ending::FailedAtOnce;
-            }
+            silence(&mut outcome);
         }
         let most = if asked.is_open { 0 } else { maximum::of(&world, &asked) };
         self.account.most(&name, most, format!("{asked:?}\n  {outcome:?}"));
@@ -170,15 +164,11 @@ impl Socket<'_> {
             self.account.open(&name, Bill::Drawn(bill.clone()));
         }
         let mut parts = VecDeque::from(rendered(&outcome, &asked, &name).parts);
-        match outcome.end {
-            Ending::Gateway => parts.clear(),
-            Ending::Rejected => parts[0].text = rejected(),
-            Ending::Lost
-            | Ending::Cut
-            | Ending::Completed
-            | Ending::Incomplete
-            | Ending::Failed
-            | Ending::FailedAtOnce => {}
+        if outcome.end == Ending::Gateway {
+            // There is no gateway on a socket.
+            parts.clear();
+        } else if outcome.end == Ending::Rejected {
+            parts[0].text = rejected();
         }
         let is_made = outcome.end == Ending::Completed && fate == Fate::Answer;
         let playing = Playing {
@@ -234,6 +224,16 @@ impl Socket<'_> {
         if self.chance.percent(50) {
             let _ = self.end.send(&self.frames.close(&mut self.chance), None);
         }
+    }
+}
+
+/// The context is prepared, and nothing is said.
+fn silence(outcome: &mut Outcome) {
+    outcome.words = 0;
+    outcome.function = None;
+    (outcome.used.output, outcome.used.reasoning) = (0, 0);
+    if outcome.end == Ending::Failed {
+        outcome.end = Ending::FailedAtOnce;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::accrual::{LIMIT, held};
 use crate::harness::{House, UPSTREAM_KEY, run};
 
 /// What a scripted upstream does with a message.
-enum Act {
+pub(crate) enum Act {
     Say(Value),
     Close(u16),
     /// It is gone without a word.
@@ -26,7 +26,7 @@ enum Act {
 }
 
 /// A guard before an upstream that answers each message as `reply` says.
-async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
+pub(crate) async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let reply = Rc::new(reply);
