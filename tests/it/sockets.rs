@@ -1,6 +1,6 @@
 //! `WebSocket`s of `/v1/responses`: each request on one is admitted, billed and refused like any other.
 
-mod ends;
+pub(crate) mod ends;
 mod http2;
 mod steering;
 mod stopped;

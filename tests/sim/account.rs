@@ -12,6 +12,8 @@ use crate::background::{BackgroundBill, Responses};
 use crate::batches::{BatchBill, Batches};
 use crate::containers::{ContainerBill, Containers, UnixTime};
 use crate::files::Files;
+use crate::realtime::SessionBill;
+use crate::stops::Stopped;
 use crate::stores::{StoreBill, Stores};
 use crate::wire::now;
 
@@ -33,6 +35,8 @@ pub(crate) enum Bill {
     Batch(BatchBill),
     /// Of a vector store.
     Store(StoreBill),
+    /// Of a realtime session.
+    Session(SessionBill),
 }
 
 /// What a request of any kind costs by the oracle: the stage that its answer has come to,
@@ -72,21 +76,25 @@ impl Bill {
             Self::Container(bill) => bill.pico(),
             Self::Batch(bill) => bill.pico(),
             Self::Store(bill) => bill.pico(),
+            Self::Session(bill) => bill.pico(),
         }
     }
 
     /// Whether it is that of a job.
     pub(crate) const fn is_of_job(&self) -> bool {
-        !matches!(self, Self::Plain(_) | Self::Drawn(_))
+        !matches!(self, Self::Plain(_) | Self::Drawn(_) | Self::Session(_))
     }
 
     /// The bill of a request that is no plain one.
     pub(crate) const fn drawn(&self) -> Option<&DrawnBill> {
         match self {
             Self::Drawn(bill) => Some(bill),
-            Self::Plain(_) | Self::Background(_) | Self::Container(_) | Self::Batch(_) | Self::Store(_) => {
-                None
-            }
+            Self::Plain(_)
+            | Self::Background(_)
+            | Self::Container(_)
+            | Self::Batch(_)
+            | Self::Store(_)
+            | Self::Session(_) => None,
         }
     }
 
@@ -101,7 +109,7 @@ impl Bill {
             Self::Plain(_) => true,
             Self::Background(bill) => bill.is_exact,
             Self::Batch(bill) => bill.is_exact(),
-            Self::Drawn(_) | Self::Container(_) | Self::Store(_) => false,
+            Self::Drawn(_) | Self::Container(_) | Self::Store(_) | Self::Session(_) => false,
         }
     }
 }
@@ -143,6 +151,7 @@ pub(crate) struct Account {
     pub(crate) files: Files,
     pub(crate) batches: Batches,
     pub(crate) stores: Stores,
+    pub(crate) stopped: Mutex<Stopped>,
     time: OnceLock<UnixTime>,
     /// From when to when no question about a job is answered.
     outage: Option<(Instant, Instant)>,
@@ -164,9 +173,15 @@ impl Account {
             files: Files::default(),
             batches: Batches::default(),
             stores: Stores::default(),
+            stopped: Mutex::default(),
             time: OnceLock::new(),
             outage,
         }
+    }
+
+    /// A request has arrived.
+    pub(crate) fn begins(&self, name: &str) {
+        locked(&self.stopped).begins(name);
     }
 
     pub(crate) fn bills(&self) -> BTreeMap<String, Vec<Bill>> {

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use crate::account::locked;
 use crate::chance::Chance;
 use crate::drawn;
 use crate::openai::MODELS;
@@ -59,8 +60,10 @@ fn request(world: &World, name: &str, chance: &mut Chance) -> Request<Full<Bytes
     let drawn =
         if chance.percent(world.drawn_percent) { drawn::request(&world.account, name, chance) } else { None };
     let (path, body) = drawn.unwrap_or_else(|| ("/v1/chat/completions", plain(name, chance)));
+    let key = chance.one(&[0, 1]);
+    locked(&world.account.stopped).sends(name, key);
     let mut request = Request::post(path)
-        .header("authorization", format!("Bearer {}", world.keys()[chance.one(&[0, 1])]))
+        .header("authorization", format!("Bearer {}", world.keys()[key]))
         .header("x-spendguard-tags", format!("name={name}"));
     if chance.percent(5) {
         request = request.header("x-spendguard-max-cost-usd", "0.00005");

@@ -150,7 +150,8 @@ impl Covered {
                 | Bill::Drawn(_)
                 | Bill::Background(_)
                 | Bill::Container(_)
-                | Bill::Batch(_) => billed,
+                | Bill::Batch(_)
+                | Bill::Session(_) => billed,
             };
             excused.pico += billed - due;
             excused.is_overbooked |= bill.has_sessions() && self.long.contains(name);

@@ -73,6 +73,7 @@ pub(crate) async fn answer(
     (endpoint, name): (Endpoint, String),
     body: &[u8],
 ) -> Option<()> {
+    account.begins(&name);
     let world = account.world();
     let Some(mut ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
     if ask.is_open {
@@ -112,7 +113,7 @@ pub(crate) async fn answer(
 
 /// What a request costs by the oracle: a stream what was delivered of it, anything else all
 /// at once.
-fn billed(outcome: &Outcome, world: &oracle::World, ask: &Ask, is_stream: bool) -> DrawnBill {
+pub(crate) fn billed(outcome: &Outcome, world: &oracle::World, ask: &Ask, is_stream: bool) -> DrawnBill {
     let charge = outcome.charge(world, ask, outcome.words);
     let at_once = DrawnBill {
         is_long: ask.model.long_above.is_some_and(|above| outcome.largest > above),

@@ -57,6 +57,7 @@ pub(crate) struct Life {
     writer: Arc<Mutex<BackgroundWriter>>,
     is_over: Arc<AtomicBool>,
     poller: Option<AbortHandle>,
+    watcher: Option<AbortHandle>,
     timeouts: Timeouts,
     stop: watch::Sender<bool>,
 }
@@ -94,6 +95,7 @@ impl Life {
         let upstream = Arc::new(Upstream::over(dial, &rules::upstream(settings)));
         let (rules, _) = rules::of(settings, Arc::new([upstream])).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules));
+        opened.stops.set_fuses(settings.fuses.clone());
         let (stop, stopping) = watch::channel(false);
         let proxy = Proxy {
             guard: Arc::clone(&opened.guard),
@@ -105,13 +107,34 @@ impl Life {
             stop: stopping,
         };
         let timeouts = rules::timeouts(settings);
-        Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, poller: None, timeouts, stop }
+        Self {
+            opened,
+            rules,
+            proxy: Arc::new(proxy),
+            writer,
+            is_over,
+            poller: None,
+            watcher: None,
+            timeouts,
+            stop,
+        }
     }
 
     /// Asks for the outcome of jobs from now on.
     pub(crate) fn ask_for_jobs(&mut self, tasks: &TaskTracker) {
         let poller = Poller::new(Arc::clone(&self.opened.guard), Arc::clone(&self.rules), OVERDUE_MAX);
         self.poller = Some(tasks.spawn(poller.run(self.stop.subscribe())).abort_handle());
+    }
+
+    /// Watches what is spent, for the fuses, from now on.
+    pub(crate) fn watch(&mut self, tasks: &TaskTracker) {
+        let (stops, stop) = (Arc::clone(&self.opened.stops), self.stop.subscribe());
+        self.watcher = Some(tasks.spawn(async move { stops.watch(stop).await }).abort_handle());
+    }
+
+    /// What goes on beside connections: sockets, and answers that are read without their clients.
+    pub(crate) fn beside(&self) -> TaskTracker {
+        self.proxy.tracker.clone()
     }
 
     /// Serves a connection of a client.
@@ -148,9 +171,7 @@ impl Life {
     /// Ends it as kill -9 does: nothing of it is heard of any more.
     pub(crate) fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
-        if let Some(poller) = self.poller {
-            poller.abort();
-        }
+        self.poller.into_iter().chain(self.watcher).for_each(|task| task.abort());
     }
 }
 

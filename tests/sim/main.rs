@@ -24,14 +24,20 @@ mod containers;
 mod covered;
 mod drawn;
 mod files;
+mod frames;
 mod jobs;
 mod life;
 mod openai;
 mod operators;
 mod outcome;
+mod realtime;
 mod seen;
 mod settled;
+mod sockets;
+mod speakers;
+mod stops;
 mod stores;
+mod talkers;
 mod wire;
 mod world;
 
@@ -48,6 +54,7 @@ use spendguard::startup::Opened;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::account::locked;
 use crate::chance::Chance;
 use crate::life::{Life, audit};
 use crate::outcome::Outcome;
@@ -208,12 +215,21 @@ async fn scenario(world: &Arc<World>) {
     let mut keys = [make().await.unwrap(), make().await.unwrap()];
     // Ids are drawn by lot, and when a page of an index is full depends on their order.
     keys.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    locked(&world.account.stopped).set_keys(keys.iter().map(|(key, _)| key.id.to_string()));
     world.set_keys(keys.map(|(_, secret)| secret.expose().to_owned()));
     world.begin(life);
     world.changing(false);
     let others = TaskTracker::new();
     for name in 0..CLIENTS {
-        others.spawn(clients::run(Arc::clone(world), name, chance.fork()));
+        let chance = chance.fork();
+        let world = Arc::clone(world);
+        if name < world.talkers {
+            others.spawn(talkers::run(world, name, chance));
+        } else if name < world.talkers + world.speakers {
+            others.spawn(speakers::run(world, name, chance));
+        } else {
+            others.spawn(clients::run(world, name, chance));
+        }
     }
     if world.jobs.are_begun {
         for name in 0..JOB_CLIENTS {
@@ -245,6 +261,7 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     let is_same = same.is_some();
     let settings = same.unwrap_or_else(|| operators::settings(chance, world));
     let life = Life::start(world, &settings, base_ms).await;
+    stops::check_start(world, &life.opened);
     audit(world, &life.opened).await;
     // It read on real threads; from a new instant on, order is the seed's again.
     sleep(Duration::from_millis(1)).await;
@@ -270,6 +287,10 @@ fn jobs_of(opened: &Opened) -> u64 {
 async fn rest(world: &Arc<World>) {
     let opened = world.opened().unwrap();
     let Opened { guard, books, .. } = &opened;
+    let beside = world.with_life(Life::beside).unwrap();
+    beside.close();
+    let is_over = timeout(REST_MAX, beside.wait()).await.is_ok();
+    world.check(is_over, || "sockets or answers outlive their clients".to_owned());
     let ended = async {
         while jobs_of(&opened) > 0 {
             sleep(Duration::from_secs(1)).await;
@@ -289,5 +310,7 @@ async fn rest(world: &Arc<World>) {
         world.check(!held, || format!("{}: something is held without a request: {readings:?}", limit.name));
     }
     audit(world, &opened).await;
+    let begun = locked(&world.account.stopped).faults.first().cloned();
+    world.check(begun.is_none(), || begun.unwrap_or_default());
     settled::settle_up(world, &opened.reports).await;
 }

@@ -23,11 +23,16 @@ use crate::chance::Chance;
 use crate::containers;
 use crate::drawn;
 use crate::files;
+use crate::realtime;
+use crate::sockets;
 use crate::stores;
 use crate::wire::{End, Mark};
 
 /// Models of plain requests; one of them thinks before it answers.
 pub(crate) const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-5-mini"];
+
+/// The header that has the key of a handshake.
+const SOCKET_KEY: &str = "\r\nsec-websocket-key:";
 
 /// What upstream does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,15 @@ impl Fate {
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
     let mut unread = Vec::new();
-    while let Some(Asked { method, path, body: bytes, is_guards }) = request(&mut end, &mut unread).await {
+    while let Some(asked) = request(&mut end, &mut unread).await {
+        let Asked { method, path, body: bytes, is_guards, socket_key } = asked;
+        if let Some(key) = socket_key {
+            return if path.starts_with(realtime::PATH) {
+                realtime::serve(end, unread, account, chance, &key).await;
+            } else {
+                sockets::serve(end, unread, account, chance, &key).await;
+            };
+        }
         let question = |(id, below)| Question { method: &method, id, below, is_guards };
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let answered = if let Some(of) = below(&path, "/v1/responses/", "resp_") {
@@ -113,6 +126,8 @@ struct Asked {
     path: String,
     body: Vec<u8>,
     is_guards: bool,
+    /// The key of the handshake, if it asks for a socket.
+    socket_key: Option<String>,
 }
 
 /// A question about an object: its id, and what of it is below that in the path.
@@ -135,7 +150,11 @@ fn below<'a>(path: &'a str, folder: &str, prefix: &str) -> Option<(&'a str, &'a 
 async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Asked> {
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
+            let written = String::from_utf8_lossy(&unread[..at]).into_owned();
+            let head = written.to_ascii_lowercase();
+            let key_at = head.find(SOCKET_KEY).map(|at| at + SOCKET_KEY.len());
+            let socket_key =
+                key_at.and_then(|at| written[at..].lines().next()).map(|key| key.trim().to_owned());
             let mut words = head.split(' ').map(str::to_owned);
             let (method, path) = (words.next().unwrap(), words.next().unwrap());
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
@@ -143,7 +162,8 @@ async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Asked> {
             if unread.len() >= at + 4 + length {
                 let body = unread[at + 4..at + 4 + length].to_vec();
                 unread.drain(..at + 4 + length);
-                return Some(Asked { method, path, body, is_guards: head.contains("\r\naccept: */*") });
+                let is_guards = head.contains("\r\naccept: */*");
+                return Some(Asked { method, path, body, is_guards, socket_key });
             }
         }
         if end.read_buf(unread).await.ok()? == 0 {
@@ -181,6 +201,7 @@ fn read_request<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> 
 /// Answers a request; none if the connection is over.
 async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
     let mut asked = read_request(account, body, chance);
+    account.begins(asked.name);
     let fate = Fate::drawn(chance);
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     if matches!(fate, Fate::Refuse | Fate::Fail) {

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
 use crate::life::{FULL, INTERRUPTED, NO_COMMIT, SOUND};
+use crate::stops;
 use crate::world::{AUDIT, World};
 
 /// Instants just before something turns over, in Unix seconds: a minute, a
@@ -68,6 +69,7 @@ fn config(chance: &mut Chance, world: &World) -> String {
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
          on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\nstored_prompts = \"{prompts}\"\n\
          output_default = {output}\ntool_calls_max = {calls}\ntools_bound = \"{tools}\"\n\
+         [tags]\nname = [\"x-spendguard-tags\", \"metadata.name\"]\n\
          [pricing]\ndefault_tier = \"{tier}\"\n{region}\
          [endpoints]\nshared_objects = {shared}\n[credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
@@ -91,6 +93,9 @@ fn config(chance: &mut Chance, world: &World) -> String {
             "[[limit]]\nname = \"limit-{number}\"\nper = \"{per}\"\nunit = \"{unit}\"\nwindow = \"{window}\"\n\
              zone = \"{zone}\"\nhard = {hard}\nsoft = [\"50%\"]\n{only}"
         );
+    }
+    if world.has_stops {
+        text += &stops::fuses(chance, |chance| dollars(chance, world.scale));
     }
     text
 }
@@ -124,6 +129,9 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
 }
 
 async fn act(world: &Arc<World>, chance: &mut Chance) {
+    if world.has_stops && chance.percent(35) {
+        return stops::act(world, chance).await;
+    }
     match chance.within(0, if world.is_prepaid { 17 } else { 13 }) {
         0 | 1 => reload(world, chance).await,
         2 => put_limit(world, chance).await,
@@ -150,6 +158,7 @@ async fn reload(world: &World, chance: &mut Chance) {
         life.rules.store(Arc::new(rules));
     });
     world.changing(true);
+    opened.stops.set_fuses(settings.fuses.clone());
     world.put_settings(settings.clone());
     let done = opened.rulebook.install_file_limits(settings.limits, settings.zone).await;
     world.trace(&format!("limits changed: {}", done.is_ok()));

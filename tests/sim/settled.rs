@@ -1,7 +1,8 @@
 //! The last look: the ledger's entries against the true account, request by request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use oracle::prices::Tier;
 use spendguard::domain::Class;
 use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::store::Reports;
@@ -11,6 +12,7 @@ use crate::account::{Bill, DrawnBill};
 use crate::batches::BatchBill;
 use crate::containers::{self, ContainerBill};
 use crate::life::Life;
+use crate::realtime::{self, SessionBill};
 use crate::stores::{self, StoreBill};
 use crate::world::World;
 
@@ -52,6 +54,28 @@ fn settle_up_container(world: &World, name: &str, bill: &ContainerBill, entries:
         !is_followed || !bill.is_known(&deaths) || world.account.was_out() || minutes() <= most,
         || format!("{name} lived {lived} minutes, booked are {}: {entries:?}", minutes()),
     );
+}
+
+/// The responses and transcriptions of a session against what it was billed for. What has a usage is booked once, as it says.
+fn settle_up_session(world: &World, name: &str, bill: &SessionBill, entries: &[&Entry]) {
+    let (billed, booked) = (bill.pico().div_ceil(1_000), sum(entries));
+    world.check(booked >= billed || world.cancels, || {
+        format!("{name} cost {billed}, booked are {booked}: {bill:?} {entries:?}")
+    });
+    let mut seen = BTreeSet::new();
+    for entry in entries {
+        let Some(id) = entry.object_id.as_deref() else { continue };
+        world.check(seen.insert(id), || format!("{id} of {name} is booked twice: {entries:?}"));
+        let (cost, is_reported) = (bill.of(id), entry.basis == Some(Basis::Reported));
+        world.check(!is_reported || cost.is_some(), || format!("{entry:?} is booked and was never billed"));
+        // The uplift of a region and of a tier is assumed for models that no price of them is published for.
+        let upstream = world.account.world();
+        let is_exact = is_reported && !upstream.is_regional && upstream.project_tier == Tier::Standard;
+        let due = cost.map(|pico| u128::from(pico).div_ceil(1_000));
+        world.check(!is_exact || due == Some(nano(entry)), || {
+            format!("{id} of {name} cost {due:?}, reported is {entry:?}")
+        });
+    }
 }
 
 /// The periods of a vector store, and the searches in it, against what it was billed for.
@@ -158,12 +182,16 @@ pub(crate) async fn settle_up(world: &World, reports: &Reports) {
         match bills.as_slice() {
             [Bill::Container(bill)] => settle_up_container(world, name, bill, &of),
             [Bill::Store(bill)] => settle_up_store(world, name, bill, &of),
+            [Bill::Session(bill)] => settle_up_session(world, name, bill, &of),
             [Bill::Batch(bill)] => settle_up_batch(world, name, bill, &of),
             bills => settle_up_request(world, (name, &story(name)), bills, &of),
         }
     }
     check_holds(world, &bills, &entries);
     for entry in entries.iter().filter(|entry| entry.basis == Some(Basis::Reported)) {
+        if entry.attribution.endpoint.starts_with(realtime::PATH) {
+            continue;
+        }
         let Some(id) = entry.object_id.as_deref() else { continue };
         let prefixes = oracle::Endpoint::ALL.into_iter().filter_map(oracle::Endpoint::id_prefix);
         let name = prefixes.chain(["batch_"]).find_map(|prefix| id.strip_prefix(prefix));

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Account, DrawnBill};
+use crate::account::{Account, DrawnBill, locked};
 use crate::chance::Chance;
 use crate::clients::Statuses;
 use crate::covered::Covered;
@@ -33,6 +33,10 @@ use crate::wire::{End, Scissors, connection, now};
 
 /// The limit without a cap that everything counts on.
 pub(crate) const AUDIT: &str = "audit";
+
+/// How many of the clients ask on sockets, and how many speak in realtime sessions, in some worlds.
+const TALKERS: usize = 2;
+const SPEAKERS: usize = 2;
 
 /// What a seed makes.
 pub(crate) struct World {
@@ -58,6 +62,12 @@ pub(crate) struct World {
     pub(crate) scale: u64,
     /// What is done about jobs.
     pub(crate) jobs: Plan,
+    /// Whether operators turn kill switches on, and have fuses.
+    pub(crate) has_stops: bool,
+    /// How many clients ask on sockets.
+    pub(crate) talkers: usize,
+    /// How many speak in realtime sessions.
+    pub(crate) speakers: usize,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -125,10 +135,15 @@ impl World {
         let jobs = Plan::of(seed);
         let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
         let scale = jobs.scale.unwrap_or(scale);
+        let has_sockets = seed % 5 == 1 || seed % 5 == 3;
         Arc::new(Self {
             account: Arc::new(Account::new(upstream, jobs.outage)),
             covered: Mutex::default(),
+            has_stops: seed % 3 == 1 && !jobs.are_begun,
             jobs,
+            talkers: if has_sockets { TALKERS } else { 0 },
+            // A session needs more than plain requests.
+            speakers: if has_sockets && scale > 1 { SPEAKERS } else { 0 },
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,
@@ -184,6 +199,9 @@ impl World {
 
     pub(crate) fn begin(&self, mut life: Life) {
         life.ask_for_jobs(&self.tasks);
+        if self.has_stops {
+            life.watch(&self.tasks);
+        }
         let mut state = self.state();
         state.lives += 1;
         state.life = Some(life);
@@ -284,6 +302,7 @@ impl World {
             return;
         }
         state.events += 1;
+        self.see_stops(&opened);
         let is_changing = state.is_changing;
         self.look(&mut state, &opened, is_changing);
         if state.dies_at.is_some_and(|at| at <= state.events) {
@@ -324,6 +343,19 @@ impl World {
     /// When guards died.
     pub(crate) fn deaths(&self) -> Vec<Instant> {
         self.state().deaths.clone()
+    }
+
+    /// Looks at what is stopped now.
+    pub(crate) fn look_at_stops(&self) {
+        if let Some(opened) = self.opened() {
+            self.see_stops(&opened);
+        }
+    }
+
+    fn see_stops(&self, Opened { stops, guard, .. }: &Opened) {
+        if self.has_stops {
+            locked(&self.account.stopped).look(&stops.in_force(), guard.clock().now_ms());
+        }
     }
 
     /// Looks at the guard now.

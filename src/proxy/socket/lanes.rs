@@ -4,7 +4,7 @@
 mod route;
 mod steered;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ pub(super) struct Lanes {
 #[derive(Debug, Default)]
 struct State {
     /// Those that serve a request, or for which something waits.
-    used: HashMap<Lane, Used>,
+    used: BTreeMap<Lane, Used>,
     /// Requests in all.
     requests: usize,
     /// Whether no more requests are taken.

@@ -178,6 +178,7 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
     };
     let mut relaying = Box::pin(traffic.relay(from_upstream));
     let close = tokio::select! {
+        biased;
         close = relaying.as_mut() => {
             traffic.cut();
             close
@@ -188,6 +189,7 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
             end(&pair.to_client, close).await;
             // What is open goes on, as far as it outlives its client.
             tokio::select! {
+                biased;
                 _ = relaying.as_mut() => traffic.cut(),
                 () = traffic.all_ended() => {}
             }
@@ -216,6 +218,7 @@ async fn served<T: Traffic>(traffic: &T, from_client: &mut SplitStream<ClientSoc
     let pair = traffic.pair();
     let mut silent = pin!(pair.falls_silent());
     tokio::select! {
+        biased;
         close = traffic.listen(from_client) => close,
         () = pair.gone.cancelled() => None,
         () = silent.as_mut() => None,

@@ -61,6 +61,32 @@ fn a_session_whose_sound_may_begin_a_response_is_ended_under_a_stop() {
 }
 
 #[test]
+fn under_a_stop_what_was_held_for_the_next_response_serves_no_message_that_comes_later() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut socket = opened(&house, "model=gpt-realtime", &[]).await;
+        say(&mut socket, &sound(100, true)).await;
+        until(&mut socket, "input_audio_buffer.speech_started").await;
+        assert_ne!(held(&house).await, "0");
+        switch_on(&house, "default", None).await;
+        say(&mut socket, &create(json!({}))).await;
+        let error = next(&mut socket).await;
+        assert_eq!(
+            (&error["type"], &error["error"]["code"]),
+            (&json!("error"), &json!("kill_switch")),
+            "{error}"
+        );
+        assert_ne!(held(&house).await, "0", "speech may still be answered");
+        say(&mut socket, &sound(100, true)).await;
+        let error = next(&mut socket).await;
+        assert_eq!((&error["status"], &error["error"]["code"]), (&json!(429), &json!("kill_switch")));
+        let closed = socket.next().await.unwrap().unwrap();
+        assert!(matches!(closed, Message::Close(Some(frame)) if u16::from(frame.code) == 1008));
+        assert_eq!(held(&house).await, "0");
+    });
+}
+
+#[test]
 fn no_session_and_no_client_secret_is_given_to_who_is_stopped() {
     run(async {
         let house = House::with(LIMIT).await;

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{by_hand, connected, cost, create, opened, sound, speak, text, until, usd};
 use crate::accrual::{LIMIT, held};
 use crate::harness::{House, run};
+use crate::sockets::ends::{Act, house_before};
 use crate::sockets::{next, say, settled};
 
 #[test]
@@ -26,6 +27,51 @@ fn a_client_that_leaves_has_its_response_cancelled_and_pays_for_what_was_said() 
         let output = entry["usage"]["output_tokens"].as_u64().unwrap();
         assert!((100..400).contains(&output), "{entry}");
         assert_eq!(held(&house).await, "0");
+    });
+}
+
+#[test]
+fn speech_is_answered_within_its_hold_though_another_response_was_asked_for_meanwhile() {
+    run(async {
+        let usage = json!({
+            "total_tokens": 30, "input_tokens": 20, "output_tokens": 10,
+            "input_token_details": { "text_tokens": 19, "audio_tokens": 1, "cached_tokens": 0 },
+            "output_token_details": { "text_tokens": 4, "audio_tokens": 6 },
+        });
+        let response = move |id: &str| {
+            let done = json!({ "id": id, "status": "completed", "output": [], "usage": usage });
+            [
+                json!({ "type": "response.created", "response": { "id": id, "conversation_id": "conv_1" } }),
+                json!({ "type": "response.done", "response": done }),
+            ]
+        };
+        let house = house_before(move |message| {
+            let said = match message["type"].as_str().unwrap() {
+                "session.update" => {
+                    vec![json!({ "type": "session.updated", "session": message["session"] })]
+                }
+                "input_audio_buffer.append" => vec![
+                    json!({ "type": "input_audio_buffer.speech_started", "audio_start_ms": 0 }),
+                    json!({ "type": "input_audio_buffer.speech_stopped", "audio_end_ms": 100 }),
+                    json!({ "type": "input_audio_buffer.committed", "item_id": "item_1" }),
+                ],
+                // The one that is asked for, then the answer to what was said.
+                _ => [response("resp_1"), response("resp_2")].concat(),
+            };
+            said.into_iter().map(Act::Say).collect()
+        })
+        .await;
+        let mut socket = connected(&house, &house.key, "model=gpt-realtime", &[]).await.unwrap();
+        say(&mut socket, &sound(100, true)).await;
+        until(&mut socket, "input_audio_buffer.committed").await;
+        say(&mut socket, &create(json!({}))).await;
+        for id in ["resp_1", "resp_2"] {
+            assert_eq!(until(&mut socket, "response.done").await["response"]["id"], id);
+        }
+        let entries = settled(&house).await;
+        assert_eq!(entries.len(), 2, "{entries:?}");
+        assert!(entries.iter().all(|entry| entry["basis"] == "reported"), "{entries:?}");
+        assert_eq!(held(&house).await, "0", "nothing begins by itself any more");
     });
 }
 

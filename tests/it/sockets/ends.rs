@@ -18,7 +18,7 @@ use crate::accrual::{LIMIT, held};
 use crate::harness::{House, UPSTREAM_KEY, run};
 
 /// What a scripted upstream does with a message.
-pub(super) enum Act {
+pub(crate) enum Act {
     Say(Value),
     /// So many milliseconds.
     Wait(u64),
@@ -28,7 +28,7 @@ pub(super) enum Act {
 }
 
 /// A guard before an upstream that answers each message as `reply` says.
-pub(super) async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
+pub(crate) async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let reply = Rc::new(reply);

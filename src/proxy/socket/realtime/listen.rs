@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::pricing::bound::AUDIO_MS_PER_TOKEN;
+use crate::protocol::openai::endpoint::Endpoint;
 use crate::protocol::openai::realtime::{ClientEvent, Content, Create, Named, Update, client_event};
 use crate::proxy::Failed;
 use crate::proxy::prepare::refuse_invalid;
@@ -17,7 +18,7 @@ use crate::proxy::socket::realtime::Running;
 use crate::proxy::socket::realtime::context::{Context, IMAGES_MAX};
 use crate::proxy::socket::realtime::next::Bounding;
 use crate::proxy::socket::realtime::state::{AskedResponse, PendingUpdate, Reading};
-use crate::proxy::socket::session::not_binary;
+use crate::proxy::socket::session::{Session, not_binary};
 use crate::proxy::socket::turn::{Amount, Asked, Turn};
 use crate::proxy::socket::wire::Unread;
 
@@ -74,7 +75,11 @@ impl Running {
 
     /// Passes a message on behind which upstream may begin something, or ends the session.
     async fn pass_if_held(&self, message: Bytes) -> Result<(), Unread> {
-        match self.hold_next(Bounding::Own).await {
+        let held = match self.may_use_what_is_held().await {
+            Ok(()) => self.hold_next(Bounding::Own).await,
+            refused @ Err(_) => refused,
+        };
+        match held {
             Ok(()) => self.to_upstream(message).await,
             Err(failed) => {
                 self.end_for(failed).await;
@@ -171,6 +176,10 @@ impl Running {
         if let Err(failed) = held {
             self.state().erred(&event_id);
             self.session.refuse(&self.pair, failed, given.as_deref()).await;
+            // What was held may have made room, in vain.
+            if let Err(failed) = self.hold_next(Bounding::Own).await {
+                self.end_for(failed).await;
+            }
             return Ok(());
         }
         let bound = self.state().bound_of(&event_id);
@@ -189,7 +198,7 @@ impl Running {
             (true, true) => Reading::Input,
             (true, false) => Reading::Conversation,
         };
-        let mut turn = match self.hold_asked(&create, of).await {
+        let mut turn = match self.hold_asked(&create).await {
             Ok(turn) => turn,
             Err(failed) => {
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;
@@ -214,9 +223,9 @@ impl Running {
         (images > IMAGES_MAX || !state.has_room()).then_some(Refusal::Overloaded)
     }
 
-    /// Holds what a response may cost that is asked for. Of the conversation there is one at a time: it
-    /// takes what is held for the next one, if that is enough.
-    async fn hold_asked(&self, create: &Create, of: Reading) -> Result<Turn, Failed> {
+    /// Holds what a response may cost that is asked for, beside what is held for one that upstream may
+    /// begin by itself.
+    async fn hold_asked(&self, create: &Create) -> Result<Turn, Failed> {
         let (settings, read, images, wanted) = {
             let state = self.state();
             let settings = state.settings();
@@ -228,17 +237,25 @@ impl Running {
         };
         let speaks = create.speaks.unwrap_or(settings.speaks);
         let asked = Asked { settings: &settings, read, images: &images, wanted, speaks };
-        if of == Reading::Conversation
-            && let Some(turn) = self
-                .next
-                .lock()
-                .await
-                .response
-                .take_if(|turn| turn.serves(read, images.len(), wanted, speaks))
-        {
-            return Ok(turn);
-        }
         self.session.hold_response(asked).await
+    }
+
+    /// Whether a message may still begin what was held for an earlier one: since then the key may have
+    /// been revoked, or stopped.
+    async fn may_use_what_is_held(&self) -> Result<(), Failed> {
+        if self.next.lock().await.is_empty() {
+            return Ok(());
+        }
+        let Session { shard, operation, head, .. } = &self.session;
+        let rules = shard.rules.load_full();
+        let failed = |refusal| (refusal, self.session.in_flight(&rules, operation));
+        let caller = shard.caller(&rules, &head.headers).await.map_err(failed)?;
+        let stopped = shard.refuse_stopped(&Endpoint::Metered(operation), &caller).await;
+        stopped.map_err(|refusal| {
+            let (refusal, mut in_flight) = failed(refusal);
+            in_flight.called_by(&caller, &head.headers);
+            (refusal, in_flight)
+        })
     }
 
     fn overloaded(&self) -> Failed {

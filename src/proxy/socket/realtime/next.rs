@@ -37,6 +37,11 @@ pub(super) enum Bounding {
 }
 
 impl Next {
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.response.is_none() && self.transcriptions.is_empty()
+    }
+
     /// Ends what is held: it is charged where upstream may have begun it.
     pub(super) fn end(&mut self, state: &State, now: Duration) {
         let settings = state.settings();
@@ -144,7 +149,7 @@ impl Running {
         let images = state.context.image_count();
         let is_enough = |turn: &Turn| turn.serves(read, images, state.wanted, settings.speaks);
         // What an answer reads is decided when what was said has become an item.
-        let is_decided = state.is_answer_due(now) && held.is_some();
+        let is_decided = state.is_answer_decided(now) && held.is_some();
         if is_decided || held.is_some_and(is_enough) {
             return Needed::Held;
         }

@@ -35,8 +35,9 @@ impl Running {
                 return Some(frame(CloseCode::Policy, NOT_HELD));
             }
             let message = tokio::select! {
-                message = next_event(&mut from_upstream) => message,
+                biased;
                 () = ended.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
+                message = next_event(&mut from_upstream) => message,
             };
             let text = match message {
                 FromUpstream::Event(text) => text,
@@ -125,6 +126,7 @@ impl Running {
         } else {
             let mut turn = self.next.lock().await.response.take().ok_or(Unheld)?;
             turn.begin();
+            self.state().answered();
             (turn, Reading::Conversation)
         };
         let is_held = admits(&turn, begun.output_max) && (begun.joins || of == Reading::Beside);

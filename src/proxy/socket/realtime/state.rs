@@ -1,6 +1,6 @@
 //! What a session has come to: its settings, its conversation, and what is open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::protocol::openai::realtime::{Begun, Settings, Transcription};
@@ -25,11 +25,13 @@ pub(super) struct State {
     /// Responses that were asked for and have not begun.
     asked: Vec<AskedResponse>,
     /// Responses that have begun, by their ids.
-    open: HashMap<String, OpenResponse>,
+    open: BTreeMap<String, OpenResponse>,
     /// Items that are being written down, by their ids.
-    items: HashMap<String, Turn>,
+    items: BTreeMap<String, Turn>,
     /// When upstream has taken what was said as an item, while it may be about to answer it.
     answer_due: Option<Duration>,
+    /// Whether no other response has begun since, which the answer may read as well.
+    is_answer_decided: bool,
     /// Whether upstream was asked to leave items of the conversation out: later it may read them again.
     leaves_out: bool,
     is_closed: bool,
@@ -91,9 +93,10 @@ impl State {
             bound: None,
             context: Context::default(),
             asked: Vec::new(),
-            open: HashMap::new(),
-            items: HashMap::new(),
+            open: BTreeMap::new(),
+            items: BTreeMap::new(),
             answer_due: None,
+            is_answer_decided: false,
             leaves_out: false,
             is_closed: false,
         }
@@ -141,11 +144,22 @@ impl State {
     /// Speech has become an item that upstream may answer.
     pub(super) fn expect_answer(&mut self, now: Duration) {
         self.answer_due = Some(now);
+        self.is_answer_decided = true;
+    }
+
+    /// Upstream has begun a response by itself.
+    pub(super) fn answered(&mut self) {
+        self.answer_due = None;
     }
 
     /// Whether upstream may be about to answer what was said.
     pub(super) fn is_answer_due(&self, now: Duration) -> bool {
         self.answer_due.is_some_and(|since| now.saturating_sub(since) < ANSWER_MAX)
+    }
+
+    /// Whether it has been decided what that answer reads.
+    pub(super) fn is_answer_decided(&self, now: Duration) -> bool {
+        self.is_answer_decided && self.is_answer_due(now)
     }
 
     /// The settings once all updates are confirmed.
@@ -233,9 +247,7 @@ impl State {
         if of == Reading::Conversation {
             self.context.begun();
         }
-        if of != Reading::Beside {
-            self.answer_due = None;
-        }
+        self.is_answer_decided &= of == Reading::Beside;
         self.open.insert(id, OpenResponse { turn, of }).is_none()
     }
 
@@ -304,8 +316,8 @@ impl State {
     pub(super) fn lose_all(&mut self, is_client: bool) {
         self.is_closed = true;
         let asked = self.asked.drain(..).map(|asked| asked.turn);
-        let open = self.open.drain().map(|(_, open)| open.turn);
-        let items = self.items.drain().map(|(_, turn)| turn);
+        let open = std::mem::take(&mut self.open).into_values().map(|open| open.turn);
+        let items = std::mem::take(&mut self.items).into_values();
         asked.chain(open).chain(items).for_each(|turn| turn.lost(is_client));
     }
 }
