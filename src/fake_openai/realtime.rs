@@ -3,9 +3,11 @@
 //!
 //! Speech is sound that is not zero; half a second of zeros ends it. A token of text is four bytes.
 //! The order `completion-tokens` is the output of a response, of which three quarters are spoken.
+//! Sound has prices of its own and is counted as a model of its own, `MODEL sound`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::fake_openai::{Fake, number};
+use crate::fake_openai::{Fake, Served, number};
 
 type Socket = WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
 
@@ -286,6 +288,7 @@ impl Session {
         input.text += bytes(&asked["input"].to_string()).div_ceil(4);
         let wanted = number(&self.headers, "x-fake-completion-tokens").unwrap_or(40);
         let output_tokens = most.as_u64().map_or(wanted, |most| most.min(wanted));
+        self.fake.seen.fetch_add(1, Ordering::Relaxed);
         let id = self.fake.new_id("resp_");
         let response = json!({
             "id": id, "object": "realtime.response", "status": "in_progress", "output": [], "usage": null,
@@ -320,6 +323,15 @@ impl Session {
         let output = output_tokens * sent.min(DELTAS) / DELTAS;
         let audio = if self.settings["output_modalities"] == json!(["text"]) { 0 } else { output * 3 / 4 };
         let (cached_text, cached_audio) = (cached.text.min(input.text), cached.audio.min(input.audio));
+        let model = self.settings["model"].as_str().unwrap_or_default();
+        let sound = format!("{model} sound");
+        let counts = [
+            (model, 1, [input.text, cached_text, output - audio]),
+            (&sound, 0, [input.audio, cached_audio, audio]),
+        ];
+        for (model, requests, [prompt_tokens, cached_tokens, completion_tokens]) in counts {
+            self.fake.note(model, Served { requests, prompt_tokens, cached_tokens, completion_tokens });
+        }
         response["status"] = json!(status);
         if !self.headers.contains_key("x-fake-no-usage") {
             response["usage"] = json!({
@@ -338,6 +350,15 @@ impl Session {
             self.conversation.audio += audio;
         }
         self.say("response.done", &json!({ "response": response }));
+    }
+}
+
+impl Drop for Session {
+    /// What still runs is billed for what it has sent.
+    fn drop(&mut self) {
+        while let Some(id) = self.open.keys().next().cloned() {
+            self.end(&id, "cancelled");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! kill -9 of the real binary under load: nothing admitted is forgotten.
 
 mod jobs;
+mod realtime;
 mod sockets;
 
 use std::time::Duration;

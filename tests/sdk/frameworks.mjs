@@ -1,6 +1,7 @@
 // Vercel's AI SDK, unchanged, against the guard; run by scripted.py, which compares the ledger. It repeats every 429, so
 // the guard answers a used-up limit with 400, as docs/clients.md recommends.
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createOpenAI } from "@ai-sdk/openai";
 import { APICallError, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
@@ -9,6 +10,7 @@ import { api, refusals } from "./support.mjs";
 
 const SENTENCE = "It is sunny in Paris.";
 const LIMIT = /^Your project reached its enforced spend limit. Limit "empty"/;
+const FUSE = /^Fuse "runaway" has blown for this key/;
 const TURNS = 10;
 const MANY = stepCountIs(5);
 let called = [];
@@ -74,6 +76,12 @@ const tests = {
   },
   async it_shows_the_limit_after_one_request() {
     await stopped("EMPTY", LIMIT);
+  },
+  async it_shows_a_blown_fuse_after_one_request() {
+    const { id, value } = await api("/guard/v1/keys", { name: "looping" });
+    await generateText({ model: models(value)[0], prompt: "hello" });
+    while (!(await api("/guard/v1/stops")).data.some(({ subject }) => subject === id)) await sleep(50);
+    await stopped(value, FUSE);
   },
   async it_shows_a_revoked_key_after_one_request() {
     const key = await api("/guard/v1/keys", { name: "short-lived" });

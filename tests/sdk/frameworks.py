@@ -1,7 +1,7 @@
 """Agents and tools, unchanged, against the guard: openai-agents, LangChain and llm.
 
-Each is pointed at the guard by its own settings. At a limit, and with a revoked key, a person sees the guard's
-sentence after one request.
+Each is pointed at the guard by its own settings. At a limit, at a blown fuse and with a revoked key, a person sees the
+guard's sentence after one request.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ TURNS = 10
 # Of all turns: the question, the call, its output and the answer, but for the last answer.
 GIVEN = TURNS * 4 - 1
 LIMIT = 'Your project reached its enforced spend limit. Limit "empty"'
+FUSE = 'Fuse "runaway" has blown for this key'
 REVOKED = "Incorrect API key provided"
 LLM = Path(sys.executable).parent / "llm"
 FUNCTION = 'def weather(city: str) -> str:\n    "The weather."\n    return f"sunny in {city}"\n'
@@ -51,6 +52,11 @@ def revoked(house):
     key = house.make_key(name="short-lived")
     house.api("DELETE", f"/guard/v1/keys/{key['id']}")
     return key["value"]
+
+
+def reasons(house):
+    """A key for each reason to stop a person, and the sentence that this person is to read."""
+    return [("empty", LIMIT), (house.blown()["value"], FUSE), (revoked(house), REVOKED)]
 
 
 def agent_for(house, key, tools=()):
@@ -88,18 +94,12 @@ def openai_agents_answer_stream_and_call_for_ten_turns(house):
         assert called == ["Paris"] * TURNS and len(house.given()) == GIVEN, (called, house.given())
 
 
-def openai_agents_show_the_limit_after_one_request(house):
-    for api in ("responses", "chat_completions"):
-        agents.set_default_openai_api(api)
-        for ask in (agent_runs, agent_streams):
-            house.stopped(LIMIT, lambda: ask(agent_for(house, "empty")))
-
-
-def openai_agents_show_a_revoked_key_after_one_request(house):
-    for api in ("responses", "chat_completions"):
-        agents.set_default_openai_api(api)
-        for ask in (agent_runs, agent_streams):
-            house.stopped(REVOKED, lambda: ask(agent_for(house, revoked(house))))
+def openai_agents_show_the_reason_after_one_request(house):
+    for key, reason in reasons(house):
+        for api in ("responses", "chat_completions"):
+            agents.set_default_openai_api(api)
+            for ask in (agent_runs, agent_streams):
+                house.stopped(reason, lambda: ask(agent_for(house, key)))
 
 
 def chains(house, key):
@@ -131,16 +131,11 @@ def langchain_answers_streams_and_calls_for_ten_turns(house):
         assert called == ["Paris"] * TURNS and len(house.given()) == GIVEN, (called, house.given())
 
 
-def langchain_shows_the_limit_after_one_request(house):
-    for chain in chains(house, "empty"):
-        house.stopped(LIMIT, lambda: chain.invoke("hello"))
-        house.stopped(LIMIT, lambda: streamed(chain))
-
-
-def langchain_shows_a_revoked_key_after_one_request(house):
-    for chain in chains(house, revoked(house)):
-        house.stopped(REVOKED, lambda: chain.invoke("hello"))
-        house.stopped(REVOKED, lambda: streamed(chain))
+def langchain_shows_the_reason_after_one_request(house):
+    for key, reason in reasons(house):
+        for chain in chains(house, key):
+            house.stopped(reason, lambda: chain.invoke("hello"))
+            house.stopped(reason, lambda: streamed(chain))
 
 
 def llm(house, key, *arguments, given=None):
@@ -162,12 +157,9 @@ def llm_answers_streams_and_calls_for_ten_turns(house):
     assert house.answers[-1].ask["stream"]
 
 
-def llm_shows_the_limit_after_one_request(house):
-    house.stopped(LIMIT, lambda: llm(house, "empty", "-m", MODEL, "hello"))
-
-
-def llm_shows_a_revoked_key_after_one_request(house):
-    house.stopped(REVOKED, lambda: llm(house, revoked(house), "-m", MODEL, "hello"))
+def llm_shows_the_reason_after_one_request(house):
+    for key, reason in reasons(house):
+        house.stopped(reason, lambda: llm(house, key, "-m", MODEL, "hello"))
 
 
 def every_answer_is_booked_with_the_usage_that_it_reported(house):
@@ -177,14 +169,11 @@ def every_answer_is_booked_with_the_usage_that_it_reported(house):
 def main():
     tests = [
         openai_agents_answer_stream_and_call_for_ten_turns,
-        openai_agents_show_the_limit_after_one_request,
-        openai_agents_show_a_revoked_key_after_one_request,
+        openai_agents_show_the_reason_after_one_request,
         langchain_answers_streams_and_calls_for_ten_turns,
-        langchain_shows_the_limit_after_one_request,
-        langchain_shows_a_revoked_key_after_one_request,
+        langchain_shows_the_reason_after_one_request,
         llm_answers_streams_and_calls_for_ten_turns,
-        llm_shows_the_limit_after_one_request,
-        llm_shows_a_revoked_key_after_one_request,
+        llm_shows_the_reason_after_one_request,
         every_answer_is_booked_with_the_usage_that_it_reported,
     ]
     with Scripted() as house:

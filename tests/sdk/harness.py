@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import urllib.error
 import urllib.request
@@ -149,6 +150,19 @@ class House:
 
     def make_key(self, **fields):
         return self.api("POST", "/guard/v1/keys", fields)
+
+    def blown(self):
+        """A key whose fuse has blown at its first request."""
+        key = self.make_key(name="looping")
+        ask = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"authorization": f"Bearer {key['value']}", "content-type": "application/json"}
+        request = urllib.request.Request(self.proxy + "/v1/chat/completions", json.dumps(ask).encode(), headers)
+        urllib.request.urlopen(request, timeout=20).read()
+        deadline = time.monotonic() + 10
+        while all(stop["subject"] != key["id"] for stop in self.api("GET", "/guard/v1/stops")["data"]):
+            assert time.monotonic() < deadline, "the fuse has not blown"
+            time.sleep(0.05)
+        return key
 
     def refusals(self):
         """How many requests the guard has refused."""

@@ -12,7 +12,7 @@ use super::{Chance, all_booked, config, end, is_in_force, open_holds};
 use crate::harness::{client, run};
 use crate::process::{Place, Process, served};
 
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 6;
 const SOCKETS: usize = 8;
 const LANES: [&str; 3] = ["a", "b", "c"];
 
