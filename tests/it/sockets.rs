@@ -2,6 +2,7 @@
 
 mod ends;
 mod http2;
+mod seen;
 mod stopped;
 mod tags;
 
