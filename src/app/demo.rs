@@ -289,7 +289,9 @@ async fn asked<const N: usize>(
         let text = message.and_then(Message::into_text).map_err(|error| error.to_string())?;
         let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         match event["type"].as_str() {
-            Some("error") => return Err(event["error"]["message"].as_str().unwrap_or("no reason given").to_owned()),
+            Some("error") => {
+                return Err(event["error"]["message"].as_str().unwrap_or("no reason given").to_owned());
+            }
             Some(kind) if kind == last => return Ok(event),
             _ => {}
         }

@@ -32,9 +32,9 @@ impl LatestPart {
         self.0.store(u64::try_from(came.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The time; zero before the first part.
-    pub fn came(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    /// The time; `None` before the first part.
+    pub fn came(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.0.load(Ordering::Relaxed))).filter(|came| !came.is_zero())
     }
 }
 

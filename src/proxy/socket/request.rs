@@ -145,8 +145,8 @@ impl Running {
             for Framed { message, is_own } in messages.feed(&part) {
                 let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
                 let Ok(text) = Utf8Bytes::try_from(message) else { continue };
-                let sent = match latest.filter(|_| !is_own) {
-                    Some(latest) => pass(&self.pair.to_client, text, latest.came()).await,
+                let sent = match latest.and_then(LatestPart::came).filter(|_| !is_own) {
+                    Some(came) => pass(&self.pair.to_client, text, came).await,
                     None => send(&self.pair.to_client, text).await,
                 };
                 if sent.is_err() {
@@ -159,9 +159,9 @@ impl Running {
 
     /// Answers a message that is no request with an error.
     pub(super) async fn refuse(&self, refusal: Refusal, lane: &Lane) {
-        let rules = self.session.shard.rules.load_full();
-        let (refusal, in_flight) = self.session.refused(&rules, refusal).await;
-        let answer = self.session.shard.refuse(&rules, &refusal, in_flight);
+        let (refusal, in_flight) = self.session.refused(refusal).await;
+        let shard = &self.session.shard;
+        let answer = shard.refuse(&shard.rules.load(), &refusal, in_flight);
         self.pass_on(lane, answer).await;
     }
 

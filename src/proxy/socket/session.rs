@@ -81,8 +81,8 @@ impl Session {
     }
 
     /// A message that asks for nothing that could be held, and why it is refused.
-    pub(super) async fn refused(&self, rules: &Rules, refusal: Refusal) -> Failed {
-        let called = self.called(rules, self.operation).await;
+    pub(super) async fn refused(&self, refusal: Refusal) -> Failed {
+        let called = self.called(&self.shard.rules.load_full(), self.operation).await;
         called.map_or_else(|failed| failed, |(_, in_flight)| (refusal, in_flight))
     }
 
@@ -115,7 +115,7 @@ impl Session {
 
     /// Answers a message that asks for nothing that could be held.
     pub(super) async fn refuse_message(&self, pair: &Pair, refusal: Refusal, event_id: Option<&str>) {
-        let failed = self.refused(&self.shard.rules.load_full(), refusal).await;
+        let failed = self.refused(refusal).await;
         self.refuse(pair, failed, event_id).await;
     }
 

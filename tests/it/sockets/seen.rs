@@ -153,13 +153,18 @@ fn what_a_slow_reader_lets_wait_is_told_apart() {
     run(async {
         let house = House::with("").await;
         let narrow = TcpSocket::new_v4().unwrap();
-        narrow.set_recv_buffer_size(2_048).unwrap();
+        narrow.set_recv_buffer_size(64 << 10).unwrap();
         let stream = narrow.connect(house.proxy_address).await.unwrap();
-        let orders = [("x-fake-completion-tokens", "40000")];
+        let orders = [("x-fake-completion-tokens", "15000")];
         let request = request_at(&house, "/v1/responses", &house.key, &orders);
         let (mut socket, _): (Socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-        say(&mut socket, &create(json!({ "max_output_tokens": 40_000 }))).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        say(&mut socket, &create(json!({ "max_output_tokens": 15_000 }))).await;
+        // Until no more fits between the two.
+        let mut written = 0;
+        while written == 0 || frames(&house, &[]).await > written {
+            written = frames(&house, &[]).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         let events = response(&mut socket).await.len();
         let slow = frames(&house, &["from=\"upstream\"", "reader=\"slow\""]).await;
         let ready = frames(&house, &["from=\"upstream\"", "reader=\"ready\""]).await;

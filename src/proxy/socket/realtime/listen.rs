@@ -189,7 +189,11 @@ impl Running {
             let event_id = event_id.clone();
             state.update(PendingUpdate { event_id, is_named, is_own: false, settings, wanted_before })
         };
-        let held = if is_taken { self.hold_next(Bounding::Caller).await } else { Err(self.overloaded()) };
+        let held = if is_taken {
+            self.hold_next(Bounding::Caller).await
+        } else {
+            Err(self.session.refused(Refusal::Overloaded).await)
+        };
         let held = match held {
             Ok(held) => held,
             Err(failed) => {
@@ -264,10 +268,5 @@ impl Running {
             return Ok(turn);
         }
         self.session.hold_response(asked).await
-    }
-
-    fn overloaded(&self) -> Failed {
-        let rules = self.session.shard.rules.load();
-        (Refusal::Overloaded, self.session.in_flight(&rules, self.session.operation))
     }
 }
