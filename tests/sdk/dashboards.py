@@ -62,10 +62,6 @@ per = "project"
 window = "month"
 soft = ["80%"]
 hard = 50
-[[fuse]]
-name = "runaway"
-usd = 1000
-within = "10m"
 [[alerts.slack]]
 url = { env = "NOBODY_LISTENS" }
 """

@@ -9,10 +9,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 use spendguard::domain::Money;
-use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Socket, create, next, opened, request_at, response, say, settled};
+use super::{create, next, opened, response, say, settled};
 use crate::accrual::LIMIT;
 use crate::harness::{House, run};
 
@@ -149,28 +148,35 @@ fn what_messages_take_is_measured_apart_from_holds() {
 }
 
 #[test]
-fn what_a_slow_reader_lets_wait_is_told_apart() {
+fn what_a_slow_reader_lets_wait_is_measured_apart() {
     run(async {
         let house = House::with("").await;
-        let narrow = TcpSocket::new_v4().unwrap();
-        narrow.set_recv_buffer_size(64 << 10).unwrap();
-        let stream = narrow.connect(house.proxy_address).await.unwrap();
-        let orders = [("x-fake-completion-tokens", "15000")];
-        let request = request_at(&house, "/v1/responses", &house.key, &orders);
-        let (mut socket, _): (Socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-        say(&mut socket, &create(json!({ "max_output_tokens": 15_000 }))).await;
-        // Until no more fits between the two.
-        let mut written = 0;
-        while written == 0 || frames(&house, &[]).await > written {
-            written = frames(&house, &[]).await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let path = "/v1/realtime?model=gpt-realtime";
+        let mut session = crate::realtime::connected_at(&house, path, &house.key, &[]).await.unwrap();
+        next(&mut session).await;
+        // Each is sent back twice: more than fits between the two.
+        let content = json!([{ "type": "input_text", "text": "x".repeat(1 << 20) }]);
+        let item = json!({ "type": "message", "role": "user", "content": content });
+        for _ in 0..4 {
+            say(&mut session, &json!({ "type": "conversation.item.create", "item": item })).await;
         }
-        let events = response(&mut socket).await.len();
+        let from_upstream = ["from=\"upstream\""];
+        let (mut passed, mut same) = (0, 0);
+        while same < 4 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = frames(&house, &from_upstream).await;
+            same = if now == passed { same + 1 } else { 0 };
+            passed = now;
+        }
+        assert!((1..9).contains(&passed), "{passed}");
+        for _ in 0..8 {
+            next(&mut session).await;
+        }
         let slow = frames(&house, &["from=\"upstream\"", "reader=\"slow\""]).await;
         let ready = frames(&house, &["from=\"upstream\"", "reader=\"ready\""]).await;
         assert!(slow > 0 && ready > 0, "{slow} and {ready}");
-        assert_eq!(slow + ready, events);
+        assert_eq!(slow + ready, 9);
         let waited = seconds(&house, "reader=\"slow\"").await;
-        assert!(waited > 0.1, "{waited} seconds");
+        assert!(waited > 0.5, "{waited} seconds");
     });
 }
