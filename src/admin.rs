@@ -23,6 +23,7 @@ mod nodes;
 mod organization;
 mod paging;
 pub(crate) mod prices;
+mod sockets;
 mod stops;
 mod storage;
 mod trials;

@@ -16,6 +16,7 @@ pub mod recovery;
 pub mod rejections;
 pub mod reservation;
 mod self_service;
+pub mod sockets;
 pub mod waiting;
 mod write_log;
 mod wrong_keys;
@@ -57,6 +58,7 @@ pub struct Guard {
     self_service: self_service::Open,
     wrong_keys: wrong_keys::Pace,
     rejections: rejections::Recent,
+    sockets: Arc<sockets::Sockets>,
 }
 
 /// Why a request was not admitted.
@@ -117,6 +119,7 @@ impl Guard {
             self_service: self_service::Open::default(),
             wrong_keys: wrong_keys::Pace::default(),
             rejections: rejections::Recent::default(),
+            sockets: Arc::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod beginnings;
 mod exports;
+mod frames;
 mod mirror;
 mod register;
 mod samples;
@@ -25,6 +26,7 @@ use crate::metrics::register::{counter_vec, float_vec, gauge, gauge_vec, histogr
 use crate::metrics::stops::Stops;
 
 pub use exports::SpanState;
+pub use frames::{FrameFrom, FrameTimes};
 pub use samples::{LimitSample, RequestLabels};
 
 /// Key ids that get series of their own.
@@ -56,6 +58,7 @@ pub struct Metrics {
     inflight: IntGauge,
     streams: IntGauge,
     sockets: IntGauge,
+    frames: HistogramVec,
     commit: Histogram,
     queue: IntGauge,
     waiting: IntGauge,
@@ -200,6 +203,7 @@ impl Metrics {
             inflight: gauge(r, "spendguard_inflight_requests", "Requests being served.")?,
             streams: gauge(r, "spendguard_streams_open", "Event streams being passed on.")?,
             sockets: gauge(r, "spendguard_sockets_open", "WebSockets that are open.")?,
+            frames: frames::frames(r)?,
             commit: registered(
                 r,
                 Histogram::with_opts(

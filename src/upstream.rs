@@ -24,7 +24,7 @@ use tower_service::Service;
 
 pub use self::answer::AnswerBody;
 use self::outgoing::Outgoing;
-pub use self::outgoing::{BrokenOff, Closed, Passing, Source};
+pub use self::outgoing::{BrokenOff, Closed, LatestPart, Passing, Source};
 pub use self::pool::Upgrade;
 use self::pool::{Failure, Pool};
 pub use self::tunnel::HttpProxy;

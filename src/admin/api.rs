@@ -14,8 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::{
-    Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, stops,
-    storage, trials, usage,
+    Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, sockets,
+    stops, storage, trials, usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -43,6 +43,7 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(alerts::test))
         .routes(routes!(prices::show))
         .routes(routes!(nodes::list))
+        .routes(routes!(sockets::list))
         .routes(routes!(storage::show))
         .routes(routes!(storage::prune))
         .routes(routes!(config));

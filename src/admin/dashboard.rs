@@ -26,6 +26,7 @@ mod projects;
 mod refusals;
 mod session;
 mod settings;
+mod sockets;
 mod sort;
 mod stops;
 mod usage;
@@ -103,7 +104,7 @@ const PAGES: &[Page] = &[
         path: "/activity",
         name: |words| words.activity,
         icon: "M3 12h4l3-8 4 16 3-8h4",
-        routes: || activity::routes().merge(audit::routes()),
+        routes: || activity::routes().merge(sockets::routes()).merge(audit::routes()),
     },
     Page {
         path: "/settings",

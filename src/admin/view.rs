@@ -7,6 +7,7 @@ pub(crate) mod credits;
 pub(crate) mod explain;
 pub(crate) mod forecast;
 pub(crate) mod nodes;
+pub(crate) mod sockets;
 pub(crate) mod stops;
 pub(crate) mod storage;
 pub(crate) mod verification;

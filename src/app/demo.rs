@@ -29,8 +29,10 @@ use crate::upstream::{Config, Upgrade, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
 const PAUSE: Duration = Duration::from_millis(250);
-/// Where chats are sent, below the API's root.
+/// Where requests are sent, below the API's root.
 const CHATS: &str = "/chat/completions";
+const RESPONSES: &str = "/responses";
+const REALTIME: &str = "/realtime?model=gpt-realtime";
 /// Turns on each WebSocket.
 const TURNS: u32 = 3;
 /// Requests of each batch.
@@ -77,6 +79,9 @@ usd = 0.001
 within = "10m"
 "#;
 
+/// A WebSocket of the demo.
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
 /// The prepaid credit of the demo's organization.
 const CREDIT: Money = Money::from_nano(25 * 1_000_000_000);
 
@@ -122,6 +127,8 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         ("intern", "interns"),
         ("nightly", "search"),
         ("agent", "design"),
+        // Its latest session stays open.
+        ("voice", "search"),
         // It spends quickly, so its fuse blows.
         ("looping", "search"),
     ] {
@@ -155,13 +162,28 @@ async fn traffic(proxy: SocketAddr, keys: Vec<(&'static str, Secret)>, seconds: 
     let client =
         Upstream::new(&Config { base_url, connect_timeout: timeout, response_timeout: timeout }, &roots());
     let rounds = seconds.saturating_mul(1_000) / u64::try_from(PAUSE.as_millis()).unwrap_or(1);
+    let mut session = None;
     for round in 0..rounds {
         let turn = usize::try_from(round).unwrap_or(0) % keys.len();
         let (name, secret) = &keys[turn];
-        say(&format!("{name:<8} {}", call(&client, name, secret).await));
+        let line = match *name {
+            "voice" => match talk(&client, secret, round).await {
+                Ok((line, open)) => {
+                    session = Some(open);
+                    line
+                }
+                Err(error) => error,
+            },
+            name => call(&client, name, secret).await,
+        };
+        say(&format!("{name:<8} {line}"));
         tokio::time::sleep(PAUSE).await;
     }
     say("the traffic is over; the guard goes on until Ctrl-C");
+    // Read, so that it answers when it is asked whether its client is there.
+    if let Some(mut session) = session {
+        while let Some(Ok(_)) = session.next().await {}
+    }
 }
 
 /// Sends one request with a key of that name; returns a line about it.
@@ -178,7 +200,7 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
         ),
         // Its cost is known when the guard has seen its end.
         "analyst" => (
-            "/responses",
+            RESPONSES,
             json!({ "model": "gpt-4o-mini", "input": "What did we spend?", "background": true, "max_output_tokens": 400 }),
         ),
         _ => (
@@ -228,50 +250,88 @@ async fn batch(client: &Upstream, secret: &Secret) -> String {
     }
 }
 
-/// Takes some turns on a WebSocket, each of which goes on from the one before; returns a line about it, or why not.
-async fn turns(client: &Upstream, secret: &Secret) -> Result<String, String> {
-    let bearer =
-        HeaderValue::from_str(&format!("Bearer {}", secret.expose())).map_err(|error| error.to_string())?;
+/// Opens a WebSocket, with these headers beside those of its handshake.
+async fn opened<const N: usize>(
+    client: &Upstream,
+    path: &str,
+    secret: &Secret,
+    more: [(&'static str, HeaderValue); N],
+) -> Result<Socket, String> {
     let fixed = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
-    let headers = HeaderMap::from_iter([
-        (header::AUTHORIZATION, bearer),
+    let mut headers = HeaderMap::from_iter([
+        (header::AUTHORIZATION, bearer(secret)?),
         fixed("connection", "Upgrade"),
         fixed("upgrade", "websocket"),
         fixed("sec-websocket-version", "13"),
         // Any 16 bytes.
         fixed("sec-websocket-key", "c3BlbmRndWFyZCBkZW1vIQ=="),
-        fixed("x-fake-completion-tokens", "200"),
-        fixed("x-spendguard-cost", "true"),
     ]);
-    let io = match client.upgrade("/responses", headers).await.map_err(|error| error.to_string())? {
-        Upgrade::Agreed(_, io) => TokioIo::new(io),
-        Upgrade::Refused(answer) => {
-            return Err(format!("{} /responses: no WebSocket", answer.status().as_u16()));
+    headers.extend(more.map(|(name, value)| (HeaderName::from_static(name), value)));
+    match client.upgrade(path, headers).await.map_err(|error| error.to_string())? {
+        Upgrade::Agreed(_, io) => {
+            Ok(WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Client, None).await)
         }
-    };
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        Upgrade::Refused(answer) => Err(format!("{} {path}: no WebSocket", answer.status().as_u16())),
+    }
+}
+
+/// Sends messages, and reads events until one of that type; returns it, or why there is none.
+async fn asked<const N: usize>(
+    socket: &mut Socket,
+    messages: [serde_json::Value; N],
+    last: &str,
+) -> Result<serde_json::Value, String> {
+    for message in messages {
+        socket.send(Message::text(message.to_string())).await.map_err(|error| error.to_string())?;
+    }
+    loop {
+        let message = socket.next().await.ok_or("the WebSocket was closed")?;
+        let text = message.and_then(Message::into_text).map_err(|error| error.to_string())?;
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        match event["type"].as_str() {
+            Some("error") => {
+                return Err(event["error"]["message"].as_str().unwrap_or("no reason given").to_owned());
+            }
+            Some(kind) if kind == last => return Ok(event),
+            _ => {}
+        }
+    }
+}
+
+/// Takes some turns on a WebSocket, each of which goes on from the one before; returns a line about it, or why not.
+async fn turns(client: &Upstream, secret: &Secret) -> Result<String, String> {
+    let orders = [("x-fake-completion-tokens", "200"), ("x-spendguard-cost", "true")];
+    let orders = orders.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let mut socket = opened(client, RESPONSES, secret, orders).await?;
     let (mut previous, mut cost) = (serde_json::Value::Null, Money::ZERO);
     for _ in 0..TURNS {
         let create = json!({ "type": "response.create", "model": "gpt-4o-mini", "input": "What is next?",
             "max_output_tokens": 200, "previous_response_id": previous });
-        socket.send(Message::text(create.to_string())).await.map_err(|error| error.to_string())?;
-        let done = loop {
-            let message = socket.next().await.ok_or("the WebSocket was closed")?;
-            let text = message.and_then(Message::into_text).map_err(|error| error.to_string())?;
-            let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            match event["type"].as_str() {
-                Some("response.completed") => break event,
-                Some("error") => {
-                    let message = event["error"]["message"].as_str().unwrap_or("no reason given");
-                    return Err(format!("{} /responses: {message}", event["status"]));
-                }
-                _ => {}
-            }
-        };
+        let done = asked(&mut socket, [create], "response.completed").await?;
         previous = done["response"]["id"].clone();
         cost = cost + done["response"]["usage"]["cost"].to_string().parse().unwrap_or(Money::ZERO);
     }
-    Ok(format!("101 /responses: {TURNS} turns on a WebSocket, {cost} USD"))
+    Ok(format!("101 {RESPONSES}: {TURNS} turns on a WebSocket, {cost} USD"))
+}
+
+/// Has a realtime session answer once; returns a line about it and the session, or why not.
+async fn talk(client: &Upstream, secret: &Secret, round: u64) -> Result<(String, Socket), String> {
+    let run = HeaderValue::from_str(&format!("run=call-{round}")).map_err(|error| error.to_string())?;
+    let mut socket = opened(client, REALTIME, secret, [("x-spendguard-tags", run)]).await?;
+    let content = json!([{ "type": "input_text", "text": "How do I spend less?" }]);
+    let item = json!({ "type": "message", "role": "user", "content": content });
+    let messages = [
+        json!({ "type": "conversation.item.create", "item": item }),
+        json!({ "type": "response.create", "response": { "max_output_tokens": 100 } }),
+    ];
+    let done = asked(&mut socket, messages, "response.done").await?;
+    let tokens = &done["response"]["usage"]["total_tokens"];
+    Ok((format!("101 /realtime: an answer of {tokens} tokens; the session stays open"), socket))
+}
+
+/// The authorization with a key.
+fn bearer(secret: &Secret) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(&format!("Bearer {}", secret.expose())).map_err(|error| error.to_string())
 }
 
 /// Sends a request and reads its answer; what was refused is the text about that.
@@ -281,10 +341,8 @@ async fn send(
     secret: &Secret,
     body: String,
 ) -> Result<(http::response::Parts, serde_json::Value), String> {
-    let bearer =
-        HeaderValue::from_str(&format!("Bearer {}", secret.expose())).map_err(|error| error.to_string())?;
     let headers = HeaderMap::from_iter([
-        (header::AUTHORIZATION, bearer),
+        (header::AUTHORIZATION, bearer(secret)?),
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (HeaderName::from_static("x-fake-completion-tokens"), HeaderValue::from_static("400")),
     ]);

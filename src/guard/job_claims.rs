@@ -137,16 +137,10 @@ impl Jobs {
         is_first.then(|| Exclusive { jobs: Arc::clone(self), key })
     }
 
-    /// Notes work on an object that several callers may do at a time, unless so many do it already.
-    pub(super) fn begin(self: &Arc<Self>, key: JobKey, callers_max: usize) -> Option<UnderWay> {
-        let mut state = self.state();
-        let callers = state.under_way.get(&key).copied().unwrap_or(0);
-        if callers >= callers_max {
-            return None;
-        }
-        state.under_way.insert(Arc::clone(&key), callers + 1);
-        drop(state);
-        Some(UnderWay { jobs: Arc::clone(self), key })
+    /// Notes work on an object that several callers may do at a time.
+    pub(super) fn begin(self: &Arc<Self>, key: JobKey) -> UnderWay {
+        *self.state().under_way.entry(Arc::clone(&key)).or_default() += 1;
+        UnderWay { jobs: Arc::clone(self), key }
     }
 
     /// Whether a caller does some work on an object.

@@ -117,9 +117,8 @@ impl Guard {
     }
 
     /// Notes work on an object that several callers may do at a time, until the result is dropped.
-    /// `None` if so many callers on this guard do it already.
-    pub fn begin_work(&self, work: &str, object: &str, callers_max: usize) -> Option<UnderWay> {
-        self.jobs.begin(key(work, object), callers_max)
+    pub fn begin_work(&self, work: &str, object: &str) -> UnderWay {
+        self.jobs.begin(key(work, object))
     }
 
     /// Whether a caller on this guard does some work on an object.

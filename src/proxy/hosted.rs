@@ -230,7 +230,7 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let accrual = Accrual::new(&self.guard, rules);
         let _adding = match &plan {
-            Plan::Files(growth) => accrual.adding(&growth.store.id),
+            Plan::Files(growth) => Some(accrual.adding(&growth.store.id)),
             Plan::Container(..) | Plan::Store(_) | Plan::Search(_) => None,
         };
         reservation.mark_sent();

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::clock::Clock;
 use crate::domain::Money;
 use crate::guard::Settled;
+use crate::guard::sockets::OpenSocket;
 use crate::keys::Key;
 use crate::ledger::entry::Hold;
 use crate::metrics::{Metrics, RequestLabels};
@@ -54,6 +55,8 @@ pub struct InFlight {
     cost: Money,
     /// Its span, where requests are exported.
     pub trace: Option<Trace>,
+    /// The socket that it came on.
+    pub socket: Option<Arc<OpenSocket>>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     arrived: Duration,
@@ -74,6 +77,7 @@ impl InFlight {
             status: 0,
             cost: Money::ZERO,
             trace,
+            socket: None,
             clock,
             metrics,
             arrived,
@@ -114,6 +118,9 @@ impl InFlight {
     /// Records the hold that it was admitted with, and the time that the guard took before sending.
     pub fn admitted(&mut self, hold: &Hold) {
         self.metrics.overhead("admission", self.age());
+        if let Some(socket) = &self.socket {
+            socket.admitted(&hold.attribution.tags);
+        }
         if let Some(trace) = &mut self.trace {
             trace.span.entry = Some(hold.id);
         }
@@ -152,6 +159,9 @@ impl InFlight {
         let is_made_up = self.is_unseen && !(200..300).contains(&self.status);
         let label = if is_made_up { "" } else { key };
         self.metrics.ended(RequestLabels { project, key: label, endpoint: self.endpoint }, outcome);
+        if let Some(socket) = &self.socket {
+            socket.ended(self.cost);
+        }
         tracing::info!(
             event = "request_ended",
             request = self.request_id.to_str().unwrap_or_default(),

@@ -26,6 +26,8 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use crate::domain::demand::Labels;
+use crate::guard::sockets::OpenSocket;
 use crate::net::InUse;
 use crate::protocol::openai::operation::{Operation, SocketForm};
 use crate::protocol::openai::realtime::{BoundSession, Settings};
@@ -44,10 +46,6 @@ use crate::upstream::Upgrade;
 
 /// The buffer that each side of a socket has for what it reads.
 const READ_BUFFER_BYTES: usize = 8 << 10;
-
-/// The name under which open sockets are noted, and how many of them a key may have.
-const SOCKET: &str = "socket";
-const SOCKETS_OF_KEY_MAX: usize = 5_000;
 
 /// A connection that is a socket's.
 type Io = TokioIo<hyper::upgrade::Upgraded>;
@@ -68,7 +66,7 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let key = receive::allowance(&caller);
-        let place = self.guard.begin_work(SOCKET, &key, SOCKETS_OF_KEY_MAX).ok_or(Refusal::Overloaded);
+        let place = self.guard.socket_place(Arc::clone(&key)).ok_or(Refusal::Overloaded);
         let offer = Offer::of(&head)
             .and_then(|offer| Ok((offer, place?, SessionKind::of(form, &mut head, &caller)?)));
         let (offer, place, kind) = match offer {
@@ -86,12 +84,13 @@ impl Proxy {
         };
         self.remember(&caller, true).await;
         let (budget, idle) = (Budget::of(key), rules.request_idle);
+        let listed = place.open(self.described(rules, operation, &head.headers, &caller, &in_flight));
         let session = Session {
             shard: Arc::clone(self),
             operation,
             head: Session::request_head(head, operation),
             budget: budget.clone(),
-            _place: place,
+            listed,
             upstream_key: rules.own_secret(caller.key.pass_through).map(str::to_owned),
             _in_use: in_use,
         };
@@ -121,6 +120,23 @@ impl Proxy {
         in_flight.status = response.status().as_u16();
         in_flight.ended("ok");
         Ok(response)
+    }
+
+    /// What a list of open sockets says of one.
+    fn described(
+        &self,
+        rules: &Rules,
+        operation: &Operation,
+        headers: &HeaderMap,
+        caller: &Caller,
+        in_flight: &InFlight,
+    ) -> OpenSocket {
+        // Each request on it is refused for tags that can't be read.
+        let own = headers::guard_headers(headers).map(|given| given.tags).unwrap_or_default();
+        let tags = rules.tags.tags(own, headers, &Labels::default());
+        let id = in_flight.request_id.to_str().unwrap_or_default().to_owned();
+        let spender = (&caller.key.project, &caller.key.id);
+        OpenSocket::new(id, spender, operation.path, self.guard.clock().now_ms(), tags)
     }
 
     /// Asks upstream for a socket.
@@ -209,10 +225,8 @@ impl SessionKind {
 
     /// Serves a client until one side closes its socket; then ends what is open.
     async fn serve(self, session: Session, client: ClientSocket, upstream: UpstreamSocket) {
-        let metrics = Arc::clone(session.shard.guard.metrics());
-        metrics.sockets_open().inc();
         let stop = session.shard.stop.clone();
-        let (pair, readers) = Pair::of(client, upstream);
+        let (pair, readers) = Pair::of(client, upstream, &session.shard.guard);
         match self {
             Self::Responses => serve(&Arc::new(responses::Running::new(session, pair)), readers, stop).await,
             Self::Realtime(transcription, settings, bound) => {
@@ -227,7 +241,6 @@ impl SessionKind {
                 serve(&running, readers, stop).await;
             }
         }
-        metrics.sockets_open().dec();
     }
 }
 

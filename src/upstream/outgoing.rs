@@ -4,8 +4,9 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -19,6 +20,22 @@ pub struct Passing {
     /// The length that the head announces; `None` if it is sent in chunks.
     length: Option<u64>,
     is_over: bool,
+    latest: LatestPart,
+}
+
+/// When the latest part of a body that was taken out of it had come: the running time.
+#[derive(Clone, Debug, Default)]
+pub struct LatestPart(Arc<AtomicU64>);
+
+impl LatestPart {
+    fn set(&self, came: Duration) {
+        self.0.store(u64::try_from(came.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The time; `None` before the first part.
+    pub fn came(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.0.load(Ordering::Relaxed))).filter(|came| !came.is_zero())
+    }
 }
 
 /// Brings the parts of a [`Passing`] body.
@@ -27,7 +44,8 @@ pub struct Source(mpsc::Sender<Piece>);
 
 #[derive(Debug)]
 enum Piece {
-    Part(Bytes),
+    /// With the time at which it came, if that is asked for.
+    Part(Bytes, Option<Duration>),
     End,
 }
 
@@ -45,7 +63,12 @@ impl Passing {
     /// A body of unknown length, of which so many parts may wait to be read.
     pub fn of_parts(waiting_max: usize) -> (Source, Self) {
         let (source, parts) = mpsc::channel(waiting_max);
-        (Source(source), Self { parts, length: None, is_over: false })
+        (Source(source), Self { parts, length: None, is_over: false, latest: LatestPart::default() })
+    }
+
+    /// What says when the latest part that was taken had come.
+    pub fn latest(&self) -> LatestPart {
+        self.latest.clone()
     }
 }
 
@@ -61,9 +84,14 @@ impl Body for Passing {
             return Poll::Ready(None);
         }
         let piece = ready!(self.parts.poll_recv(cx));
-        self.is_over = !matches!(piece, Some(Piece::Part(_)));
+        self.is_over = !matches!(piece, Some(Piece::Part(..)));
         Poll::Ready(match piece {
-            Some(Piece::Part(part)) => Some(Ok(Frame::data(part))),
+            Some(Piece::Part(part, came)) => {
+                if let Some(came) = came {
+                    self.latest.set(came);
+                }
+                Some(Ok(Frame::data(part)))
+            }
             Some(Piece::End) => None,
             None => Some(Err(BrokenOff)),
         })
@@ -81,7 +109,12 @@ impl Body for Passing {
 impl Source {
     /// Brings a part, once upstream has taken the one before.
     pub async fn send(&self, part: Bytes) -> Result<(), Closed> {
-        self.0.send(Piece::Part(part)).await.map_err(|_| Closed)
+        self.0.send(Piece::Part(part, None)).await.map_err(|_| Closed)
+    }
+
+    /// Brings a part that came at a running time.
+    pub async fn send_come(&self, part: Bytes, came: Duration) -> Result<(), Closed> {
+        self.0.send(Piece::Part(part, Some(came))).await.map_err(|_| Closed)
     }
 
     /// Waits until the body is read no more.

@@ -11,7 +11,7 @@ const { ADMIN, ADMIN_TOKEN, CHROMIUM = "/usr/bin/chromium" } = process.env;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const PAGES = [
   "/", "/keys", "/keys/new", "/projects", "/projects/new", "/usage", "/usage?by=key", "/limits", "/limits/new",
-  "/billing", "/billing/add", "/activity", "/activity/audit", "/settings", "/limits/edit?name=nothing",
+  "/billing", "/billing/add", "/activity", "/activity/sockets", "/activity/audit", "/settings", "/limits/edit?name=nothing",
 ];
 /** Pages that links of others lead to, each by how its path begins. */
 const LED_TO = ["/keys/revoke?", "/projects/rename?", "/projects/archive?", "/limits/edit?", "/limits/remove?", "/limits/stop?"];

@@ -9,7 +9,7 @@ import { chromium } from "playwright-core";
 const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, KEY_EMPTY, CHROMIUM = "/usr/bin/chromium" } = process.env;
 const PAGES = [
   "/", "/keys", "/keys/new", "/projects", "/projects/new", "/usage", "/limits", "/limits/new", "/billing",
-  "/billing/add", "/activity", "/activity/audit", "/settings",
+  "/billing/add", "/activity", "/activity/sockets", "/activity/audit", "/settings",
 ];
 const PHONE = { width: 360, height: 740 };
 
@@ -161,6 +161,19 @@ const tests = {
     assert.equal(await newest(), before, "paused");
     await page.getByRole("button", { name: "Paused" }).click();
     await page.waitForFunction((id) => document.querySelector("#entries tbody tr").id !== id, before);
+    return page;
+  },
+
+  async "an open socket is listed from the page of its key until it is closed"() {
+    const page = await visitor();
+    const protocols = ["realtime", `openai-insecure-api-key.${KEY_DEFAULT}`];
+    const socket = new WebSocket(`${PROXY.replace("http", "ws")}/realtime?model=gpt-realtime`, protocols);
+    await new Promise((opened, failed) => Object.assign(socket, { onopen: opened, onerror: failed }));
+    await page.goto("/keys");
+    await page.getByRole("link", { name: "1 open WebSocket" }).click();
+    await page.getByRole("row", { name: "/v1/realtime" }).waitFor();
+    socket.close();
+    await page.getByText("No open WebSockets").waitFor();
     return page;
   },
 

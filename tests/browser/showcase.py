@@ -18,6 +18,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from websockets.sync.client import connect
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sdk"))
 import harness
 
@@ -119,6 +121,11 @@ class Showcase(harness.House):
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=20) as answer:
             answer.read()
 
+    def call(self):
+        """A realtime session that stays open."""
+        headers = {"authorization": f"Bearer {self.keys['support-bot']}", "x-spendguard-tags": "run=call-17,team=support"}
+        return connect(self.proxy.replace("http", "ws") + "/v1/realtime?model=gpt-realtime", additional_headers=headers)
+
 
 if __name__ == "__main__":
     with Showcase() as house:
@@ -133,4 +140,5 @@ if __name__ == "__main__":
         house.chat("indexer", "gpt-4o-mini")
         house.api("PUT", "/guard/v1/limits/assistant-day", LIMITS["assistant-day"] | {"unit": "usd", "hard": "14"})
         places = {"ADMIN": house.admin, "ADMIN_TOKEN": harness.TOKEN, "PROXY": house.proxy + "/v1"}
-        sys.exit(subprocess.run(sys.argv[1:], env={**os.environ, **places}, timeout=300).returncode)
+        with house.call():
+            sys.exit(subprocess.run(sys.argv[1:], env={**os.environ, **places}, timeout=300).returncode)

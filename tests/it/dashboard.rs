@@ -3,6 +3,7 @@
 mod browser;
 mod changes;
 mod jobs;
+mod sockets;
 mod stops;
 mod tried;
 mod usage;
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::dashboard::browser::{Browser, field, seen, text};
 use crate::harness::{ADMIN_TOKEN, House, call, run};
 
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "/",
     "/keys",
     "/keys/new",
@@ -27,6 +28,7 @@ const PAGES: [&str; 13] = [
     "/billing",
     "/billing/add",
     "/activity",
+    "/activity/sockets",
     "/activity/audit",
     "/settings",
 ];

@@ -30,7 +30,7 @@ async fn connected(
     connected_at(house, &format!("/v1/realtime?{query}"), key, headers).await
 }
 
-async fn connected_at(
+pub(crate) async fn connected_at(
     house: &House,
     path: &str,
     key: &str,

@@ -2,6 +2,7 @@
 
 pub(crate) mod ends;
 mod http2;
+mod seen;
 mod steering;
 mod stopped;
 mod tags;

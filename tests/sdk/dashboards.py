@@ -15,6 +15,7 @@ import urllib.request
 
 from harness import ROOT, House
 from prometheus import OUTSIDE_LOOPBACK, Prometheus, chat, free_port
+from support import client
 
 FOLDER = ROOT / "deploy" / "grafana"
 ALL = ".*"
@@ -77,6 +78,12 @@ def stream(house, chunks, delay_ms):
     return chat(house, headers={"x-fake-chunks": str(chunks), "x-fake-chunk-delay-ms": str(delay_ms)}, **fields)
 
 
+def turn_on_a_socket(house):
+    with client(house, "default").responses.connect() as connection:
+        connection.response.create(model="gpt-4o-mini", input="hello")
+        assert any(event.type == "response.completed" for event in connection)
+
+
 def begin_job(house):
     """A background response that does not end."""
     body = json.dumps({"model": "gpt-4o-mini", "input": "hi", "background": True, "max_output_tokens": 50}).encode()
@@ -91,6 +98,7 @@ def everything(house):
     house.api("POST", "/guard/v1/credits", {"amount_usd": "25"})
     assert chat(house) == 200
     assert stream(house, 5, 10) == 200
+    turn_on_a_socket(house)
     assert chat(house, headers={"x-fake-no-usage": "1"}) == 200
     assert chat(house, headers={"x-fake-status": "500"}) == 500
     assert chat(house, headers={"x-fake-hang": "1"}) == 504

@@ -78,12 +78,17 @@ async fn show(
     Ok(request.page(words.activity, &body))
 }
 
-/// The tabs: requests, and the audit log.
+/// The tabs: requests, open sockets, and the audit log.
 pub(super) fn tabs(request: &PageRequest) -> Markup {
     let words = request.words();
+    let tabs = [
+        ("/activity", words.requests),
+        ("/activity/sockets", words.sockets),
+        ("/activity/audit", words.audit_trail),
+    ];
     html! {
         nav.tabs aria-label=(words.activity) {
-            @for (path, name) in [("/activity", words.requests), ("/activity/audit", words.audit_trail)] {
+            @for (path, name) in tabs {
                 a href=(path) aria-current=[(request.path == path).then_some("page")] { (name) }
             }
         }

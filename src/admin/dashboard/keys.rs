@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
 use crate::admin::dashboard::sort::{Column, Direction, Sorting, by_name};
-use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, stops};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other, sockets, stops};
 use crate::directory::keyring::{KeyError, NewKey};
 use crate::domain::{Money, Spender};
 use crate::keys::Key;
@@ -139,6 +139,7 @@ fn search_form(request: &PageRequest, search: &str, order: [(&str, &str); 2]) ->
 fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[KeyRow], headings: &Markup) -> Markup {
     let (lang, words) = (request.lang, request.words());
     let now_s = dashboard.admin.guard.clock().now_s();
+    let open = sockets::counts(&dashboard.admin.guard.open_sockets());
     let digits = figures::decimals(rows.iter().map(|row| row.spent).max().unwrap_or_default());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.api_keys) {
@@ -152,7 +153,10 @@ fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[KeyRow], headings
                             th scope="row" { (names::name(&key.name)) }
                             td data-label=(words.secret) { code.secret { (names::name(&key.redacted)) } }
                             td data-label=(words.project) { (names::name(&row.project)) }
-                            td data-label=(words.status) { (parts::key_state(lang, key, now_s)) (stops::badge(dashboard, lang, &spender)) }
+                            td data-label=(words.status) {
+                                (parts::key_state(lang, key, now_s)) (stops::badge(dashboard, lang, &spender))
+                                @if let Some(count) = open.get(&key.id) { span.sub { (sockets::link(lang, &key.id, *count)) } }
+                            }
                             td data-label=(words.created) { (parts::date(lang, key.created_s)) }
                             td data-label=(words.last_used) {
                                 @if row.used_ms() > 0 { (parts::time(lang, row.used_ms().div_euclid(1_000))) }

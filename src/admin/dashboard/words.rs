@@ -67,6 +67,8 @@ words! {
     // Activity.
     activity_lead refused nothing_refused look_further no_activity_how kind basis client_left
     kind_settle kind_release kind_adjust kind_threshold kind_grant basis_reported basis_counted basis_assumed
+    // Open sockets.
+    sockets sockets_lead sockets_of_one_guard no_sockets no_sockets_how n_sockets opened endpoint
     // Projects.
     projects projects_lead create_project project_name_hint rename rename_project archive archive_project
     archive_project_lead archived n_keys

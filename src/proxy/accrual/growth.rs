@@ -41,8 +41,8 @@ pub(super) struct Beside {
 impl Accrual {
     /// Notes that files are added to a store, until they are followed: upstream may count them before
     /// it answers, and their hold is there already.
-    pub(in crate::proxy) fn adding(&self, store: &str) -> Option<UnderWay> {
-        self.guard.begin_work(ADDING, store, usize::MAX)
+    pub(in crate::proxy) fn adding(&self, store: &str) -> UnderWay {
+        self.guard.begin_work(ADDING, store)
     }
 
     /// Whether this guard adds files to a store.

@@ -1,6 +1,7 @@
 //! A client's socket and the one to upstream beside it: how both are served, and how they end.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
+use crate::guard::Guard;
+use crate::metrics::FrameFrom;
 use crate::proxy::room::Room;
 use crate::proxy::socket::budget::Budget;
-use crate::proxy::socket::wire::{Sink, closing, end, frame, ping};
+use crate::proxy::socket::wire::{Sink, Writer, closing, end, frame, ping};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 
 /// How long a client may take to close its side.
@@ -82,12 +85,13 @@ pub(super) trait Traffic: Sync {
 }
 
 impl Pair {
-    pub(super) fn of(client: ClientSocket, upstream: UpstreamSocket) -> (Self, Readers) {
+    pub(super) fn of(client: ClientSocket, upstream: UpstreamSocket, guard: &Guard) -> (Self, Readers) {
         let (to_client, from_client) = client.split();
         let (to_upstream, from_upstream) = upstream.split();
+        let times = |from| (Arc::clone(guard.clock()), guard.metrics().frames(from));
         let pair = Self {
-            to_client: Mutex::new(to_client),
-            to_upstream: Mutex::new(to_upstream),
+            to_client: Mutex::new(Writer::new(to_client, times(FrameFrom::Upstream))),
+            to_upstream: Mutex::new(Writer::new(to_upstream, times(FrameFrom::Client))),
             gone: CancellationToken::new(),
             is_there: AtomicBool::new(true),
             ended: OnceCell::new(),

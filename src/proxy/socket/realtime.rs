@@ -133,15 +133,8 @@ impl Running {
         unpoisoned(self.state.lock())
     }
 
-    /// The guard's running time.
     fn now(&self) -> Duration {
-        self.session.shard.guard.clock().running()
-    }
-
-    async fn to_client(&self, text: Utf8Bytes) {
-        if send(&self.pair.to_client, text).await.is_err() {
-            self.pair.gone.cancel();
-        }
+        self.session.now()
     }
 
     async fn cancel(&self, response: &str) {

@@ -22,10 +22,10 @@ use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::lanes::{First, Waiting};
 use crate::proxy::socket::responses::Running;
 use crate::proxy::socket::session::{Session, error_event};
-use crate::proxy::socket::wire::{send, write};
+use crate::proxy::socket::wire::{pass, send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
-use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind};
+use crate::upstream::{AnswerBody, LatestPart, Passing, SendError, SendErrorKind};
 
 /// A request that was admitted, and for whom.
 pub(super) type Admission = (AdmittedRequest, InFlight, Caller);
@@ -102,12 +102,7 @@ impl Running {
     /// Admits what a message asks for.
     pub(super) async fn admit(&self, rules: &Rules, request: Bytes) -> Result<Admission, Failed> {
         let Session { shard, operation, head, .. } = &self.session;
-        let mut in_flight = self.session.in_flight(rules, operation);
-        let caller = match shard.caller(rules, &head.headers).await {
-            Ok(caller) => caller,
-            Err(refusal) => return Err((refusal, in_flight)),
-        };
-        in_flight.called_by(&caller, &head.headers);
+        let (caller, mut in_flight) = self.session.called(rules, operation).await?;
         if let Err(refusal) = shard.refuse_stopped(&Endpoint::Metered(operation), &caller).await {
             return Err((refusal, in_flight));
         }
@@ -171,17 +166,21 @@ impl Running {
             let whole = body::read(body, self.session.error_bounds()).await.unwrap_or_default();
             return self.pass_error(Response::from_parts(head, whole), lane).await;
         }
+        let latest = head.extensions.get::<LatestPart>();
         let mut messages = Messages::default();
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
-                let refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
-                return self.refuse(refusal, lane).await;
+                return self.break_off(lane).await;
             };
             let Ok(part) = frame.into_data() else { continue };
             for Framed { message, is_own } in messages.feed(&part) {
                 let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
                 let Ok(text) = Utf8Bytes::try_from(message) else { continue };
-                if send(&self.pair.to_client, text).await.is_err() {
+                let sent = match latest.and_then(LatestPart::came).filter(|_| !is_own) {
+                    Some(came) => pass(&self.pair.to_client, text, came).await,
+                    None => send(&self.pair.to_client, text).await,
+                };
+                if sent.is_err() {
                     self.pair.gone.cancel();
                     return;
                 }
@@ -191,10 +190,18 @@ impl Running {
 
     /// Answers a message that is no request with an error.
     pub(super) async fn refuse(&self, refusal: Refusal, lane: &Lane) {
+        let (refusal, in_flight) = self.session.refused(refusal).await;
         let shard = &self.session.shard;
-        let rules = shard.rules.load();
-        let answer = refusal.response(rules.refuse, shard.guard.clock().now_s(), &shard.ids.next());
-        self.pass_error(answer, lane).await;
+        let answer = shard.refuse(&shard.rules.load(), &refusal, in_flight);
+        self.pass_on(lane, answer).await;
+    }
+
+    /// Ends an answer that broke off with an error.
+    async fn break_off(&self, lane: &Lane) {
+        let shard = &self.session.shard;
+        let (rules, now_s) = (shard.rules.load().refuse, shard.guard.clock().now_s());
+        let refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
+        self.pass_error(refusal.response(rules, now_s, &shard.ids.next()), lane).await;
     }
 
     async fn pass_error(&self, answer: Response<Bytes>, lane: &Lane) {
@@ -213,7 +220,9 @@ pub(super) fn answer(first: Option<First>, events: Passing) -> Result<Response<A
         None => return Err(broken(true, "the socket was closed")),
     };
     let kind = if status.is_success() { "text/event-stream" } else { "application/json" };
+    let latest = events.latest();
     let mut answer = Response::new(AnswerBody::Events(events));
+    answer.extensions_mut().insert(latest);
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(answer)

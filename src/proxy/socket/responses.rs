@@ -1,6 +1,7 @@
 //! A socket of `/responses`: its messages are requests, and the events of a lane are their answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::SplitStream;
@@ -15,7 +16,7 @@ use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Afterwards, Entered, Goes, Lanes, Waiting};
 use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event, unasked};
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::wire::send;
+use crate::proxy::socket::wire::{pass, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 
 /// The most bytes of events that wait to be read by the requests of a socket.
@@ -114,22 +115,23 @@ impl Running {
                 FromUpstream::Event(text) => text,
                 FromUpstream::Closed(close) => return close,
             };
-            if !self.pass_event(text).await {
+            if !self.pass_event(text, self.session.now()).await {
                 return Some(unasked("a response that was not asked for"));
             }
         }
     }
 
-    /// Passes an event of upstream on, or returns false if it is about no response that was asked for.
-    async fn pass_event(&self, text: Utf8Bytes) -> bool {
+    /// Passes an event of upstream on, which came at a running time; returns false if it is about no
+    /// response that was asked for.
+    async fn pass_event(&self, text: Utf8Bytes, came: Duration) -> bool {
         let event = socket::event(&text);
         let is_error = matches!(event.says, Says::Error(_));
         let text = if is_error { socket::cleaned(&text).into() } else { text };
         match self.lanes.route(&event) {
             // A request that has ended by itself reads no more.
-            Goes::To(events) => drop(events.send(self.kept(socket::framed(&text)).await).await),
+            Goes::To(events) => drop(events.send_come(self.kept(socket::framed(&text)).await, came).await),
             Goes::LastTo(events) => {
-                if events.send(self.kept(socket::framed(&text)).await).await.is_ok() {
+                if events.send_come(self.kept(socket::framed(&text)).await, came).await.is_ok() {
                     let _ = events.end().await;
                 }
             }
@@ -138,7 +140,11 @@ impl Running {
                     let _ = events.end().await;
                 }
             }
-            Goes::ToClient => self.show(text).await,
+            Goes::ToClient => {
+                if let Some(text) = self.session.masked(text) {
+                    let _ = pass(&self.pair.to_client, text, came).await;
+                }
+            }
             Goes::Afterwards { to, is_last } => {
                 let event = if is_last { Afterwards::LastEvent } else { Afterwards::Event };
                 return to.try_send(event(text)).is_ok();

@@ -1,16 +1,18 @@
 //! What all sockets have in common: who asks, for what, and how it is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response, Uri};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::guard::UnderWay;
+use crate::guard::sockets::Listed;
 use crate::net::InUse;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::socket;
+use crate::proxy::auth::Caller;
 use crate::proxy::body::{self, Bounds};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::mask::masked;
@@ -31,8 +33,8 @@ pub(super) struct Session {
     pub(super) head: http::request::Parts,
     /// What the client sends of a message.
     pub(super) budget: Budget,
-    /// One of the sockets that its key has.
-    pub(super) _place: UnderWay,
+    /// It, in the list of those that are open.
+    pub(super) listed: Listed,
     /// The key that upstream was called with and no client may see; `None` if it is the client's own.
     pub(super) upstream_key: Option<String>,
     /// Keeps a connection over HTTP/2 open.
@@ -58,7 +60,35 @@ impl Session {
         let trace = rules.tracer.as_ref().map(|tracer| tracer.begin(&head.method, &head.headers));
         let mut in_flight = InFlight::new(&shard.ids, clock, metrics, trace);
         in_flight.endpoint = operation.path;
+        in_flight.socket = Some(Arc::clone(&self.listed.socket));
         in_flight
+    }
+
+    /// The same by the caller of now.
+    pub(super) async fn called(
+        &self,
+        rules: &Rules,
+        operation: &'static Operation,
+    ) -> Result<(Caller, InFlight), Failed> {
+        let mut in_flight = self.in_flight(rules, operation);
+        match self.shard.caller(rules, &self.head.headers).await {
+            Ok(caller) => {
+                in_flight.called_by(&caller, &self.head.headers);
+                Ok((caller, in_flight))
+            }
+            Err(refusal) => Err((refusal, in_flight)),
+        }
+    }
+
+    /// A message that asks for nothing that could be held, and why it is refused.
+    pub(super) async fn refused(&self, refusal: Refusal) -> Failed {
+        let called = self.called(&self.shard.rules.load_full(), self.operation).await;
+        called.map_or_else(|failed| failed, |(_, in_flight)| (refusal, in_flight))
+    }
+
+    /// The guard's running time.
+    pub(super) fn now(&self) -> Duration {
+        self.shard.guard.clock().running()
     }
 
     /// An id that no other message has.
@@ -85,8 +115,8 @@ impl Session {
 
     /// Answers a message that asks for nothing that could be held.
     pub(super) async fn refuse_message(&self, pair: &Pair, refusal: Refusal, event_id: Option<&str>) {
-        let in_flight = self.in_flight(&self.shard.rules.load(), self.operation);
-        self.refuse(pair, (refusal, in_flight), event_id).await;
+        let failed = self.refused(refusal).await;
+        self.refuse(pair, failed, event_id).await;
     }
 
     fn named_error(&self, answer: &Response<Bytes>, event_id: Option<&str>) -> String {

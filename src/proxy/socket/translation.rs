@@ -14,10 +14,9 @@ use crate::protocol::openai::realtime::{SoundFormat, Transcription, TranslationE
 use crate::proxy::Failed;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event};
-
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::turn::Turn;
-use crate::proxy::socket::wire::send;
+use crate::proxy::socket::turn::{Held, Turn};
+use crate::proxy::socket::wire::{pass, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 use crate::sync::unpoisoned;
 
@@ -80,6 +79,7 @@ impl Running {
     }
 
     async fn receive(&self, text: Utf8Bytes) {
+        let came = self.session.now();
         let body = Bytes::from(text.clone());
         let read = |body: &Bytes| translation_event(std::str::from_utf8(body).unwrap_or_default());
         let event = match self.session.shard.guard.parsed(&body, read).await {
@@ -91,26 +91,30 @@ impl Running {
         let held = match event {
             TranslationEvent::Append(bytes) => self.hold(bytes).await,
             TranslationEvent::Update(transcriber) => self.transcribe(transcriber).await,
-            TranslationEvent::Close => Ok(()),
+            TranslationEvent::Close => Ok(Held::Before),
         };
-        if let Err(failed) = held {
-            self.session.refuse(&self.pair, failed, None).await;
-            return self.pair.fail(CloseCode::Policy, "what follows can't be held; see the error event");
-        }
-        if send(&self.pair.to_upstream, text).await.is_err() {
+        let sent = match held {
+            Ok(Held::Before) => pass(&self.pair.to_upstream, text, came).await,
+            Ok(Held::Now) => send(&self.pair.to_upstream, text).await,
+            Err(failed) => {
+                self.session.refuse(&self.pair, failed, None).await;
+                return self.pair.fail(CloseCode::Policy, "what follows can't be held; see the error event");
+            }
+        };
+        if sent.is_err() {
             self.pair.fail(CloseCode::Error, "upstream does not read");
         }
     }
 
     /// Has another model write down what is said from now on, or none.
-    async fn transcribe(&self, transcriber: Option<Option<String>>) -> Result<(), Failed> {
-        let Some(model) = transcriber else { return Ok(()) };
+    async fn transcribe(&self, transcriber: Option<Option<String>>) -> Result<Held, Failed> {
+        let Some(model) = transcriber else { return Ok(Held::Before) };
         {
             let mut state = self.state();
             let sent_ms = state.sent_ms();
             let is_same = |meter: &Meter| model.as_ref() == Some(&meter.model);
             if state.meters.get(1).is_some_and(is_same) {
-                return Ok(());
+                return Ok(Held::Before);
             }
             state.meters.drain(1..).for_each(|mut meter| State::book(sent_ms, &mut meter));
             let operation = self.transcription;
@@ -125,7 +129,8 @@ impl Running {
     }
 
     /// Holds so much more sound for each model that it goes to, and counts it as sent.
-    async fn hold(&self, bytes: u64) -> Result<(), Failed> {
+    async fn hold(&self, bytes: u64) -> Result<Held, Failed> {
+        let mut held = Held::Before;
         let until_ms = {
             let state = self.state();
             SoundFormat::Samples.millis(state.sent_bytes.saturating_add(bytes))
@@ -147,13 +152,14 @@ impl Running {
             let of = Transcription { model, text_bytes: 0 };
             let mut turn = self.session.hold_sound(operation, &of, millis).await?;
             turn.begin();
+            held = Held::Now;
             if let Some(meter) = self.state().meters.get_mut(place) {
                 meter.held = Some((turn, millis));
             }
         }
         let mut state = self.state();
         state.sent_bytes = state.sent_bytes.saturating_add(bytes);
-        Ok(())
+        Ok(held)
     }
 }
 
@@ -180,8 +186,9 @@ impl Traffic for Running {
                 FromUpstream::Event(text) => text,
                 FromUpstream::Closed(close) => return close,
             };
+            let came = self.session.now();
             let Some(text) = self.session.masked(text) else { continue };
-            if send(&self.pair.to_client, text).await.is_err() {
+            if pass(&self.pair.to_client, text, came).await.is_err() {
                 self.pair.gone.cancel();
             }
         }

@@ -40,6 +40,15 @@ impl Amount {
     }
 }
 
+/// When what a message needs was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Before it came, or it needs nothing.
+    Before,
+    /// When it came: it has waited for that.
+    Now,
+}
+
 /// A hold that a session has, and what it is enough for.
 pub(super) struct Turn {
     exchange: Box<MeteredExchange>,
@@ -146,12 +155,7 @@ impl Session {
     ) -> Result<(AdmittedRequest, InFlight), Failed> {
         let shard = &self.shard;
         let rules = shard.rules.load_full();
-        let mut in_flight = self.in_flight(&rules, operation);
-        let caller = match shard.caller(&rules, &self.head.headers).await {
-            Ok(caller) => caller,
-            Err(refusal) => return Err((refusal, in_flight)),
-        };
-        in_flight.called_by(&caller, &self.head.headers);
+        let (caller, mut in_flight) = self.called(&rules, operation).await?;
         let parsed =
             Parsed { request: Request::unedited(demand), content: Content::Json, body: Bytes::new() };
         let prepared = shard.prepare_parsed(&rules, operation, &self.head, parsed, &caller, &mut in_flight);

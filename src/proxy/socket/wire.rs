@@ -1,15 +1,21 @@
 //! What is written to either socket, and how one ends.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
+use futures_util::{FutureExt as _, SinkExt as _};
 use tokio::sync::Mutex;
+use tokio::task::coop::unconstrained;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::clock::Clock;
+use crate::metrics::FrameTimes;
 
 /// How long a side may take to read a part of a message, or the end of its socket.
 const WRITE_MAX: Duration = Duration::from_secs(60);
@@ -18,11 +24,44 @@ const WRITE_MAX: Duration = Duration::from_secs(60);
 const PART_BYTES: usize = 64 << 10;
 
 /// The side of a socket that is written.
-pub(super) type Sink<S> = Mutex<SplitSink<S, Message>>;
+pub(super) type Sink<S> = Mutex<Writer<S>>;
+
+/// Writes messages, and measures those of the other side.
+pub(super) struct Writer<S> {
+    sink: SplitSink<S, Message>,
+    clock: Arc<Clock>,
+    /// The times of messages that are passed on.
+    times: FrameTimes,
+    /// Until when its reader has last let a message wait.
+    waited_until: Duration,
+}
 
 /// A side did not read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unread;
+
+impl<S: futures_util::Sink<Message> + Unpin> Writer<S> {
+    pub(super) fn new(sink: SplitSink<S, Message>, (clock, times): (Arc<Clock>, FrameTimes)) -> Self {
+        Self { sink, clock, times, waited_until: Duration::ZERO }
+    }
+
+    async fn put(&mut self, message: Message) -> Result<(), Unread> {
+        let mut sending = pin!(self.sink.send(message));
+        // The share of its thread that a task has used up says nothing about the reader.
+        if let Some(sent) = unconstrained(sending.as_mut()).now_or_never() {
+            return sent.map_err(|_| Unread);
+        }
+        let sent = in_time(sending).await;
+        self.waited_until = self.clock.running();
+        sent
+    }
+
+    /// Notes that a message of the other side, which came at a running time, is written.
+    fn passed(&self, came: Duration) {
+        let took = self.clock.running().saturating_sub(came);
+        self.times.passed(came < self.waited_until, took);
+    }
+}
 
 /// Sends a text behind what others send.
 pub(super) async fn send<S>(to: &Sink<S>, text: Utf8Bytes) -> Result<(), Unread>
@@ -32,20 +71,30 @@ where
     write(&mut *to.lock().await, text).await
 }
 
+/// Passes a text of the other side on, which came at a running time.
+pub(super) async fn pass<S>(to: &Sink<S>, text: Utf8Bytes, came: Duration) -> Result<(), Unread>
+where
+    S: futures_util::Sink<Message> + Unpin,
+{
+    let mut to = to.lock().await;
+    write(&mut *to, text).await?;
+    to.passed(came);
+    Ok(())
+}
+
 /// Writes a text, a large one in parts.
-pub(super) async fn write<S>(to: &mut SplitSink<S, Message>, text: Utf8Bytes) -> Result<(), Unread>
+pub(super) async fn write<S>(to: &mut Writer<S>, text: Utf8Bytes) -> Result<(), Unread>
 where
     S: futures_util::Sink<Message> + Unpin,
 {
     if text.len() <= PART_BYTES {
-        return in_time(to.send(Message::Text(text))).await;
+        return to.put(Message::Text(text)).await;
     }
     let mut rest = Bytes::from(text);
     let mut kind = Data::Text;
     while !rest.is_empty() {
         let part = rest.split_to(rest.len().min(PART_BYTES));
-        let frame = Frame::message(part, OpCode::Data(kind), rest.is_empty());
-        in_time(to.send(Message::Frame(frame))).await?;
+        to.put(Message::Frame(Frame::message(part, OpCode::Data(kind), rest.is_empty()))).await?;
         kind = Data::Continue;
     }
     Ok(())
@@ -53,7 +102,7 @@ where
 
 /// Asks the other side whether it is there.
 pub(super) async fn ping<S: futures_util::Sink<Message> + Unpin>(to: &Sink<S>) -> Result<(), Unread> {
-    in_time(to.lock().await.send(Message::Ping(Bytes::new()))).await
+    to.lock().await.put(Message::Ping(Bytes::new())).await
 }
 
 async fn in_time<E>(sending: impl Future<Output = Result<(), E>>) -> Result<(), Unread> {
@@ -67,8 +116,8 @@ async fn in_time<E>(sending: impl Future<Output = Result<(), E>>) -> Result<(), 
 pub(super) async fn end<S: futures_util::Sink<Message> + Unpin>(socket: &Sink<S>, frame: Option<CloseFrame>) {
     let mut socket = socket.lock().await;
     // It may be closed already, and then its answer is to be sent.
-    let _ = in_time(socket.send(Message::Close(frame))).await;
-    let _ = in_time(socket.close()).await;
+    let _ = socket.put(Message::Close(frame)).await;
+    let _ = in_time(socket.sink.close()).await;
 }
 
 pub(super) fn frame(code: CloseCode, reason: &'static str) -> CloseFrame {

@@ -1,5 +1,7 @@
 //! What a client sends in a session: held or refused, then passed on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream::SplitStream;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -19,8 +21,14 @@ use crate::proxy::socket::realtime::context::{Context, IMAGES_MAX};
 use crate::proxy::socket::realtime::next::Bounding;
 use crate::proxy::socket::realtime::state::{AskedResponse, PendingUpdate, Reading};
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::turn::{Amount, Asked, Turn};
-use crate::proxy::socket::wire::Unread;
+use crate::proxy::socket::turn::{Amount, Asked, Held, Turn};
+use crate::proxy::socket::wire::{Unread, pass, send};
+
+/// What is passed on of a message.
+struct Passed {
+    message: Bytes,
+    held: Held,
+}
 
 impl Running {
     pub(super) async fn read_client(
@@ -30,7 +38,10 @@ impl Running {
         loop {
             match self.pair.next(from_client, &self.session.budget).await {
                 FromClient::Text(text, _room) => {
-                    if self.receive(text).await.is_err() {
+                    let came = self.now();
+                    if let Some(passed) = self.receive(text).await
+                        && self.pass(passed, came).await.is_err()
+                    {
                         self.pair.fail(CloseCode::Error, "upstream does not read");
                     }
                 }
@@ -42,18 +53,29 @@ impl Running {
         }
     }
 
-    async fn receive(&self, text: Utf8Bytes) -> Result<(), Unread> {
+    /// Passes a message on that came at a running time. One for which something was held is a request's, whose
+    /// time is that of its admission.
+    async fn pass(&self, Passed { message, held }: Passed, came: Duration) -> Result<(), Unread> {
+        let text = Utf8Bytes::try_from(message).map_err(|_| Unread)?;
+        match held {
+            Held::Before => pass(&self.pair.to_upstream, text, came).await,
+            Held::Now => send(&self.pair.to_upstream, text).await,
+        }
+    }
+
+    /// Takes a message; returns what is passed on of it.
+    async fn receive(&self, text: Utf8Bytes) -> Option<Passed> {
         let body = Bytes::from(text);
         let read = |body: &Bytes| client_event(std::str::from_utf8(body).unwrap_or_default());
         let event = match self.session.shard.guard.parsed(&body, read).await {
             Ok(event) => event,
             Err(invalid) => {
                 self.session.refuse_message(&self.pair, refuse_invalid(invalid), None).await;
-                return Ok(());
+                return None;
             }
         };
         if self.state().is_closed() {
-            return Ok(());
+            return None;
         }
         match event {
             ClientEvent::Append(bytes) => {
@@ -69,21 +91,21 @@ impl Running {
             ClientEvent::Item(content) => self.add(&content, body).await,
             ClientEvent::Update(update) => self.update(*update).await,
             ClientEvent::Create(create) => self.create(*create).await,
-            ClientEvent::Cancel | ClientEvent::Other => self.to_upstream(body).await,
+            ClientEvent::Cancel | ClientEvent::Other => Some(Passed { message: body, held: Held::Before }),
         }
     }
 
-    /// Passes a message on behind which upstream may begin something, or ends the session.
-    async fn pass_if_held(&self, message: Bytes) -> Result<(), Unread> {
+    /// Holds what upstream may begin behind a message, or ends the session.
+    async fn pass_if_held(&self, message: Bytes) -> Option<Passed> {
         let held = match self.may_use_what_is_held().await {
             Ok(()) => self.hold_next(Bounding::Own).await,
-            refused @ Err(_) => refused,
+            Err(failed) => Err(failed),
         };
         match held {
-            Ok(()) => self.to_upstream(message).await,
+            Ok(held) => Some(Passed { message, held }),
             Err(failed) => {
                 self.end_for(failed).await;
-                Ok(())
+                None
             }
         }
     }
@@ -101,17 +123,17 @@ impl Running {
         &self,
         message: Named,
         noted: impl FnOnce(&mut Context, &str, bool) -> bool,
-    ) -> Result<(), Unread> {
+    ) -> Option<Passed> {
         let given = message.event_id.clone();
-        let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
+        let event_id = self.named(given.as_ref()).await?;
         if noted(&mut self.state().context, &event_id, given.is_some()) {
             return self.pass_if_held(message.sent_as(&event_id)).await;
         }
         self.session.refuse_message(&self.pair, Refusal::Overloaded, given.as_deref()).await;
-        Ok(())
+        None
     }
 
-    async fn add(&self, content: &Content, message: Bytes) -> Result<(), Unread> {
+    async fn add(&self, content: &Content, message: Bytes) -> Option<Passed> {
         let has_room = {
             let mut state = self.state();
             let has_room = state.context.image_count() + content.images.len() <= IMAGES_MAX;
@@ -126,7 +148,7 @@ impl Running {
         }
         let message = format!("A session has at most {IMAGES_MAX} images.");
         self.session.refuse_message(&self.pair, Refusal::Invalid(message, None), None).await;
-        Ok(())
+        None
     }
 
     /// A client's name for a message, or one that the guard gives it; `None` if it is in use.
@@ -157,12 +179,12 @@ impl Running {
         None
     }
 
-    async fn update(&self, update: Update) -> Result<(), Unread> {
+    async fn update(&self, update: Update) -> Option<Passed> {
         let given = update.event_id.clone();
-        let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
+        let event_id = self.named(given.as_ref()).await?;
         if let Some(refusal) = self.refusal_of(&update) {
             self.session.refuse_message(&self.pair, refusal, given.as_deref()).await;
-            return Ok(());
+            return None;
         }
         let is_taken = {
             let mut state = self.state();
@@ -172,26 +194,33 @@ impl Running {
             let event_id = event_id.clone();
             state.update(PendingUpdate { event_id, is_named, is_own: false, settings, wanted_before })
         };
-        let held = if is_taken { self.hold_next(Bounding::Caller).await } else { Err(self.overloaded()) };
-        if let Err(failed) = held {
-            self.state().erred(&event_id);
-            self.session.refuse(&self.pair, failed, given.as_deref()).await;
-            // What was held may have made room, in vain.
-            if let Err(failed) = self.hold_next(Bounding::Own).await {
-                self.end_for(failed).await;
+        let held = if is_taken {
+            self.hold_next(Bounding::Caller).await
+        } else {
+            Err(self.session.refused(Refusal::Overloaded).await)
+        };
+        let held = match held {
+            Ok(held) => held,
+            Err(failed) => {
+                self.state().erred(&event_id);
+                self.session.refuse(&self.pair, failed, given.as_deref()).await;
+                // What was held may have made room, in vain.
+                if let Err(failed) = self.hold_next(Bounding::Own).await {
+                    self.end_for(failed).await;
+                }
+                return None;
             }
-            return Ok(());
-        }
+        };
         let bound = self.state().bound_of(&event_id);
-        self.to_upstream(update.sent_as(&event_id, bound)).await
+        Some(Passed { message: update.sent_as(&event_id, bound), held })
     }
 
-    async fn create(&self, create: Create) -> Result<(), Unread> {
+    async fn create(&self, create: Create) -> Option<Passed> {
         let given = create.event_id.clone();
-        let Some(event_id) = self.named(given.as_ref()).await else { return Ok(()) };
+        let event_id = self.named(given.as_ref()).await?;
         if let Some(refusal) = self.refusal_of_create(&create) {
             self.session.refuse_message(&self.pair, refusal, given.as_deref()).await;
-            return Ok(());
+            return None;
         }
         let of = match (create.joins, create.has_input) {
             (false, _) => Reading::Beside,
@@ -202,13 +231,13 @@ impl Running {
             Ok(turn) => turn,
             Err(failed) => {
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;
-                return Ok(());
+                return None;
             }
         };
         let message = create.sent_as(&event_id, turn.output_max);
         turn.begin();
         self.state().ask(AskedResponse { event_id, is_named: given.is_some(), turn, of });
-        self.to_upstream(message).await
+        Some(Passed { message, held: Held::Now })
     }
 
     fn refusal_of_create(&self, create: &Create) -> Option<Refusal> {
@@ -256,10 +285,5 @@ impl Running {
             in_flight.called_by(&caller, &head.headers);
             (refusal, in_flight)
         })
-    }
-
-    fn overloaded(&self) -> Failed {
-        let rules = self.session.shard.rules.load();
-        (Refusal::Overloaded, self.session.in_flight(&rules, self.session.operation))
     }
 }

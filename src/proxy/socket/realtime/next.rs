@@ -9,7 +9,7 @@ use crate::proxy::Failed;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::socket::realtime::Running;
 use crate::proxy::socket::realtime::state::{PendingUpdate, State};
-use crate::proxy::socket::turn::{Amount, Asked, Turn};
+use crate::proxy::socket::turn::{Amount, Asked, Held, Turn};
 
 /// What may come that a hold is for as well, so that not each message needs another hold: a minute
 /// of sound and the text around some items; where there is little room, five seconds.
@@ -86,21 +86,22 @@ enum Needed {
 
 impl Running {
     /// Holds what upstream may begin by itself, as the session stands.
-    pub(super) async fn hold_next(&self, bounding: Bounding) -> Result<(), Failed> {
+    pub(super) async fn hold_next(&self, bounding: Bounding) -> Result<Held, Failed> {
         let mut next = self.next.lock().await;
-        self.hold_next_response(&mut next, bounding).await?;
-        self.hold_next_transcription(&mut next).await
+        let of_response = self.hold_next_response(&mut next, bounding).await?;
+        let of_transcription = self.hold_next_transcription(&mut next).await?;
+        Ok(if of_response == Held::Now { Held::Now } else { of_transcription })
     }
 
-    async fn hold_next_response(&self, next: &mut Next, bounding: Bounding) -> Result<(), Failed> {
+    async fn hold_next_response(&self, next: &mut Next, bounding: Bounding) -> Result<Held, Failed> {
         let need = match self.need(next.response.as_ref()) {
             Needed::Nothing => {
                 if let Some(last) = next.response.take() {
                     last.unused();
                 }
-                return Ok(());
+                return Ok(Held::Before);
             }
-            Needed::Held => return Ok(()),
+            Needed::Held => return Ok(Held::Before),
             Needed::More(need) => need,
         };
         let mut held = self.hold(&need, need.read.plus(MORE)).await;
@@ -132,7 +133,7 @@ impl Running {
         if bounding == Bounding::Own {
             self.bound_output(output_max).await;
         }
-        Ok(())
+        Ok(Held::Now)
     }
 
     /// What the next response needs, if what is held is not enough.
@@ -182,11 +183,12 @@ impl Running {
     }
 
     /// Holds what it may cost to write down the sound that is no item yet, by each model that may.
-    async fn hold_next_transcription(&self, next: &mut Next) -> Result<(), Failed> {
+    async fn hold_next_transcription(&self, next: &mut Next) -> Result<Held, Failed> {
+        let mut held = Held::Before;
         let (models, millis) = {
             let (state, now) = (self.state(), self.now());
             if state.is_closed() {
-                return Ok(());
+                return Ok(held);
             }
             (state.transcriptions(), state.context.pending_ms(&state.settings(), now))
         };
@@ -215,8 +217,9 @@ impl Running {
                 next.transcriptions.remove(place).unused();
             }
             next.transcriptions.push(turn);
+            held = Held::Now;
         }
-        Ok(())
+        Ok(held)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::proxy::socket::pair::{FromUpstream, next_event, unasked};
 use crate::proxy::socket::realtime::next::Bounding;
 use crate::proxy::socket::realtime::state::{Erred, Reading, admits};
 use crate::proxy::socket::realtime::{ENDING_MAX, Running};
-use crate::proxy::socket::wire::frame;
+use crate::proxy::socket::wire::{frame, pass};
 
 /// Why a session is ended.
 const NOT_HELD: &str = "what comes next can't be held; see the error event";
@@ -51,6 +51,7 @@ impl Running {
 
     /// Follows an event, passes it on as the client may see it, and holds what may come next.
     async fn take(&self, text: Utf8Bytes) -> Result<(), Unheld> {
+        let came = self.now();
         let event = server_event(&text);
         let leads_on = matches!(
             event,
@@ -69,8 +70,10 @@ impl Running {
             Some(text)
         };
         let is_clients = self.follow(event).await?;
-        if let Some(text) = shown.filter(|_| is_clients) {
-            self.to_client(text).await;
+        if let Some(text) = shown.filter(|_| is_clients)
+            && pass(&self.pair.to_client, text, came).await.is_err()
+        {
+            self.pair.gone.cancel();
         }
         if leads_on { self.go_on().await } else { Ok(()) }
     }
