@@ -130,16 +130,16 @@ impl Frames {
     fn put(&self, bytes: &mut Vec<u8>, (kind, is_last): (u8, bool), payload: &[u8]) {
         bytes.push(kind | if is_last { 0x80 } else { 0 });
         let is_masked = self.side == Side::Client;
-        let mask_bit = if is_masked { 0x80 } else { 0 };
+        let mask_bit: u8 = if is_masked { 0x80 } else { 0 };
         let length = payload.len();
         match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short @ 0..=125), _) => bytes.push(mask_bit | short),
+            (Ok(short @ 0..=125), _) => bytes.push(mask_bit + short),
             (_, Ok(length)) => {
-                bytes.push(mask_bit | 126);
+                bytes.push(mask_bit + 126);
                 bytes.extend(length.to_be_bytes());
             }
             _ => {
-                bytes.push(mask_bit | 127);
+                bytes.push(mask_bit + 127);
                 bytes.extend(u64::try_from(length).unwrap().to_be_bytes());
             }
         }

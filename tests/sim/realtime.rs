@@ -102,6 +102,15 @@ impl Response {
         fresh.at(0) + self.cached.at(1) + self.said.at(2)
     }
 
+    fn object(&self, id: &str, status: &str) -> Value {
+        let most = self.bound.map_or(json!("inf"), |most| json!(most));
+        let conversation = if self.joins { json!("conv_1") } else { Value::Null };
+        json!({
+            "object": "realtime.response", "id": id, "status": status, "status_details": null, "output": [],
+            "conversation_id": conversation, "max_output_tokens": most, "usage": null,
+        })
+    }
+
     /// The shape of a usage of this interface.
     fn usage(&self) -> Value {
         let Self { read, cached, said, .. } = self;
@@ -306,9 +315,8 @@ impl Session<'_> {
         if let Some(transcription) = input.get("transcription") {
             self.writes = !transcription.is_null();
         }
-        match &session["max_output_tokens"] {
-            Value::Null => {}
-            most => self.output_max = most.as_u64(),
+        if let Some(most) = session.get("max_output_tokens") {
+            self.output_max = most.as_u64();
         }
         let most = self.output_max.map_or(json!("inf"), |most| json!(most));
         let transcription = self.writes.then(|| json!({ "model": LISTENER }));
@@ -406,10 +414,7 @@ impl Session<'_> {
         if self.name.is_none() || is_busy || self.chance.percent(3) {
             return self.refuse(message, "conversation_already_has_active_response");
         }
-        let bound = match &response["max_output_tokens"] {
-            Value::Null => self.output_max,
-            most => most.as_u64(),
-        };
+        let bound = response.get("max_output_tokens").map_or(self.output_max, Value::as_u64);
         let text = response["input"][0]["content"][0]["text"].as_str();
         let read =
             text.map_or(self.conversation, |text| Tokens { text: words(text) + ITEM_TOKENS, sound: 0 });
@@ -435,20 +440,11 @@ impl Session<'_> {
         self.count += 1;
         let id = format!("resp_{}x{}", self.name.as_deref().unwrap(), self.count);
         self.bill.set(&id, response.pico());
-        let begun = self.object(&id, &response, "in_progress");
+        let begun = response.object(&id, "in_progress");
         self.say(&json!({ "type": "response.created", "response": begun }));
         self.running.insert(id.clone(), response);
         let millis = self.chance.one(&[0, 20, 300]);
         self.later(millis, Act::Say(id));
-    }
-
-    fn object(&self, id: &str, response: &Response, status: &str) -> Value {
-        let most = response.bound.map_or(json!("inf"), |most| json!(most));
-        let conversation = if response.joins { json!("conv_1") } else { Value::Null };
-        json!({
-            "object": "realtime.response", "id": id, "status": status, "status_details": null, "output": [],
-            "conversation_id": conversation, "max_output_tokens": most, "usage": null,
-        })
     }
 
     /// A response says a part of what it has to say.
@@ -490,7 +486,7 @@ impl Session<'_> {
             return;
         }
         let response = self.running.remove(id).unwrap();
-        let mut object = self.object(id, &response, status);
+        let mut object = response.object(id, status);
         // A response that has failed reports no usage.
         if status != "failed" {
             object["usage"] = response.usage();

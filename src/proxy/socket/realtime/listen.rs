@@ -204,7 +204,7 @@ impl Running {
             Err(failed) => {
                 self.state().erred(&event_id);
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;
-                // What was held may have made room, in vain.
+                // What was held before may have been given up to make room.
                 if let Err(failed) = self.hold_next(Bounding::Own).await {
                     self.end_for(failed).await;
                 }
