@@ -116,8 +116,8 @@ fn responses_of_realtime_sessions_are_booked_however_the_guard_dies() {
         let mut chance = Chance::of_the_day();
         let (fake, fake_address) = Process::fake();
         let upstream = client(&fake_address);
-        // Less than what all are held for at once.
-        let mut hard = Money::from_nano(60_000_000);
+        // Less than half of what is held where all sessions talk at once.
+        let mut hard = Money::from_nano(40_000_000);
         let place = Place::new(&fake_address, &config("process", hard));
         let mut guard = place.serve();
         let key = guard.make_key().await;
@@ -133,7 +133,7 @@ fn responses_of_realtime_sessions_are_booked_however_the_guard_dies() {
             open_at_a_death += open.len();
             let before = hard;
             let (begun, spent) = billed(&upstream).await;
-            hard = hard + Money::from_nano(i64::try_from(chance.within(20, 120)).unwrap() * 1_000_000);
+            hard = hard + Money::from_nano(i64::try_from(chance.within(15, 60)).unwrap() * 1_000_000);
             place.configure(&config("process", hard));
             guard = place.serve();
             all_booked(&guard, (&place, &open), (begun, spent), before, round).await;
