@@ -41,13 +41,9 @@ pub(super) fn counts(sockets: &[Arc<OpenSocket>]) -> HashMap<Arc<str>, u64> {
     counts
 }
 
-/// The number of a key's sockets, which leads to them; nothing if there are none.
+/// The number of a key's sockets, which leads to them.
 pub(super) fn link(lang: Lang, key: &str, count: u64) -> Markup {
-    html! {
-        @if count > 0 {
-            a href=(parts::link(PATH, &[("key", key)])) { (figures::counted(lang, lang.words().n_sockets, count)) }
-        }
-    }
+    html! { a href=(parts::link(PATH, &[("key", key)])) { (figures::counted(lang, lang.words().n_sockets, count)) } }
 }
 
 async fn show(

@@ -49,7 +49,7 @@ fn an_open_socket_is_listed_with_its_run_and_what_its_requests_have_cost_until_i
         let house = House::with(&format!("[tags]\nrun = [\"prompt_cache_key\"]\n{LIMIT}")).await;
         assert_eq!(listed(&house, "").await, Vec::<Value>::new());
         let mut socket = opened(&house, &[("x-spendguard-tags", "team=search")]).await;
-        let other = super::opened(&house, &[]).await;
+        let other = opened(&house, &[]).await;
         let key = &house.guard.ring().keys()[0];
         let sockets = listed(&house, "").await;
         let first = &sockets[0];
