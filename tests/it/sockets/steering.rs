@@ -256,9 +256,8 @@ fn input_that_waits_when_its_socket_is_closed_is_not_charged_and_input_without_a
 #[test]
 fn input_is_refused_by_the_codes_of_openai_where_no_response_can_have_it() {
     run(async {
-        let house = house_before(|message| match is_steer(message) {
-            true => vec![Act::Say(input("accepted", "resp_1"))],
-            false => vec![Act::Say(begun("resp_1"))],
+        let house = house_before(|message| {
+            vec![Act::Say(if is_steer(message) { input("accepted", "resp_1") } else { begun("resp_1") })]
         })
         .await;
         let mut socket = opened(&house, &[]).await;
