@@ -44,7 +44,7 @@ const LIMITS: &str = "
 [[limit]]\nname = \"org-month\"\nwindow = \"month\"\nhard = 1000000
 [[limit]]\nname = \"keys\"\nper = \"key\"\nwindow = \"day\"\nhard = 1000000\n";
 /// 10,000 events a second, for four seconds.
-const SOCKETS: usize = 50;
+const SOCKETS: u32 = 50;
 const EVENTS: u64 = 800;
 const BETWEEN: Duration = Duration::from_millis(5);
 /// Responses of a round, and how many are asked for at the same time.
@@ -62,9 +62,13 @@ fn stamping(clock: Arc<Clock>) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (listener, sockets) = (TcpListener::from_std(listener).unwrap(), TaskTracker::new());
+            let mut number = 0;
             while let Ok((stream, _)) = listener.accept().await {
                 let clock = Arc::clone(&clock);
-                sockets.spawn(async move { stamped(stream, &clock).await });
+                // The sockets take turns, so that no burst of events is measured.
+                let offset = BETWEEN * number / SOCKETS;
+                number = (number + 1) % SOCKETS;
+                sockets.spawn(async move { stamped(stream, &clock, offset).await });
             }
         });
     });
@@ -72,11 +76,12 @@ fn stamping(clock: Arc<Clock>) -> String {
 }
 
 /// Answers each message on a socket with a response of many events.
-async fn stamped(stream: TcpStream, clock: &Clock) {
+async fn stamped(stream: TcpStream, clock: &Clock, offset: Duration) {
     stream.set_nodelay(true).unwrap();
     let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
     while let Some(Ok(Message::Text(_))) = socket.next().await {
         let response = |status| json!({ "id": "resp_1", "model": "gpt-5-mini", "status": status });
+        tokio::time::sleep(offset).await;
         let mut pace = tokio::time::interval(BETWEEN);
         pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let begun = json!({ "type": "response.created", "response": response("in_progress") });
