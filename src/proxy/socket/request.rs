@@ -1,11 +1,13 @@
 //! The requests on a socket: admitted, sent, and answered with the events of their lane.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -19,10 +21,11 @@ use crate::proxy::exchange::{self, MeteredExchange};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::socket::ClientSocket;
 use crate::proxy::socket::lanes::{First, Waiting};
 use crate::proxy::socket::responses::Running;
 use crate::proxy::socket::session::{Session, error_event};
-use crate::proxy::socket::wire::{pass, send, write};
+use crate::proxy::socket::wire::{Unread, Writer, send, write};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
 use crate::upstream::{AnswerBody, LatestPart, Passing, SendError, SendErrorKind};
@@ -35,10 +38,10 @@ impl Running {
     pub(super) async fn serve_lane(self: Arc<Self>, lane: Lane, request: Waiting) {
         let mut next = Some(request);
         while let Some(Waiting { body, room, .. }) = next {
-            self.serve(&lane, pin!(self.serve_request(&lane, body))).await;
+            self.serve(&lane, Box::pin(self.serve_request(&lane, body))).await;
             drop(room);
             while let Some(afterwards) = self.lanes.afterwards(&lane) {
-                self.serve(&lane, pin!(self.serve_afterwards(&lane, afterwards))).await;
+                self.serve(&lane, Box::pin(self.serve_afterwards(&lane, afterwards))).await;
             }
             next = self.lanes.next(&lane);
         }
@@ -56,8 +59,8 @@ impl Running {
         source.closed().await;
     }
 
-    /// Runs an exchange until the client has been gone for as long as what is open is read on. A hold
-    /// that was sent is charged then.
+    /// Runs an exchange until the client has been gone for as long as what is open is read on. It is
+    /// dropped then, and a hold that was sent is charged.
     pub(super) async fn unless_left(&self, lane: &Lane, exchange: impl Future<Output = ()>) {
         let drain = self.session.shard.rules.load().drain;
         let without_client = async {
@@ -166,25 +169,31 @@ impl Running {
             let whole = body::read(body, self.session.error_bounds()).await.unwrap_or_default();
             return self.pass_error(Response::from_parts(head, whole), lane).await;
         }
-        let latest = head.extensions.get::<LatestPart>();
-        let mut messages = Messages::default();
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                return self.break_off(lane).await;
-            };
-            let Ok(part) = frame.into_data() else { continue };
-            for Framed { message, is_own } in messages.feed(&part) {
-                let message = if is_own { socket::in_lane(message, lane.as_deref()) } else { message };
-                let Ok(text) = Utf8Bytes::try_from(message) else { continue };
-                let sent = match latest.and_then(LatestPart::came).filter(|_| !is_own) {
-                    Some(came) => pass(&self.pair.to_client, text, came).await,
-                    None => send(&self.pair.to_client, text).await,
+        let mut events =
+            Events { lane, latest: head.extensions.get(), messages: Messages::default(), came: Vec::new() };
+        let mut next = body.frame().await;
+        while let Some(frame) = next {
+            let mut to_client = self.pair.to_client.lock().await;
+            let mut ready = Some(Some(frame));
+            while let Some(Some(frame)) = ready {
+                let Ok(frame) = frame else {
+                    drop(to_client);
+                    return self.break_off(lane).await;
                 };
-                if sent.is_err() {
-                    self.pair.gone.cancel();
-                    return;
+                if events.write(frame, &mut to_client).await.is_err() {
+                    return self.pair.gone.cancel();
                 }
+                // Those that are there already are sent with it.
+                ready = body.frame().now_or_never();
             }
+            if events.send(&mut to_client).await.is_err() {
+                return self.pair.gone.cancel();
+            }
+            drop(to_client);
+            next = match ready {
+                Some(end) => end,
+                None => body.frame().await,
+            };
         }
     }
 
@@ -207,6 +216,36 @@ impl Running {
     async fn pass_error(&self, answer: Response<Bytes>, lane: &Lane) {
         let event = error_event(&answer, lane.as_deref());
         let _ = send(&self.pair.to_client, event.into()).await;
+    }
+}
+
+/// The events of an answer on their way to the client.
+struct Events<'a> {
+    lane: &'a Lane,
+    latest: Option<&'a LatestPart>,
+    messages: Messages,
+    /// When those had come that are written and not sent.
+    came: Vec<Duration>,
+}
+
+impl Events<'_> {
+    /// Writes what a part of the answer completes.
+    async fn write(&mut self, part: Frame<Bytes>, to: &mut Writer<ClientSocket>) -> Result<(), Unread> {
+        let Ok(part) = part.into_data() else { return Ok(()) };
+        for Framed { message, is_own } in self.messages.feed(&part) {
+            let message = if is_own { socket::in_lane(message, self.lane.as_deref()) } else { message };
+            let Ok(text) = Utf8Bytes::try_from(message) else { continue };
+            to.feed(text).await?;
+            self.came.extend(self.latest.and_then(LatestPart::came).filter(|_| !is_own));
+        }
+        Ok(())
+    }
+
+    /// Sends what is written.
+    async fn send(&mut self, to: &mut Writer<ClientSocket>) -> Result<(), Unread> {
+        to.flush().await?;
+        self.came.drain(..).for_each(|came| to.passed(came));
+        Ok(())
     }
 }
 

@@ -40,33 +40,59 @@ pub(super) struct Writer<S> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unread;
 
-impl<S: futures_util::Sink<Message> + Unpin> Writer<S> {
+impl<S: futures_util::Sink<Message, Error = Error> + Unpin> Writer<S> {
     pub(super) fn new(sink: SplitSink<S, Message>, (clock, times): (Arc<Clock>, FrameTimes)) -> Self {
         Self { sink, clock, times, waited_until: Duration::ZERO }
     }
 
     async fn put(&mut self, message: Message) -> Result<(), Unread> {
-        let mut sending = pin!(self.sink.send(message));
-        // The share of its thread that a task has used up says nothing about the reader.
-        if let Some(sent) = unconstrained(sending.as_mut()).now_or_never() {
-            return sent.map_err(|_| Unread);
+        let sent = watched(self.sink.send(message)).await;
+        self.noted(sent)
+    }
+
+    /// Writes a text of the other side, a small one when those behind it are [flushed](Self::flush).
+    pub(super) async fn feed(&mut self, text: Utf8Bytes) -> Result<(), Unread> {
+        if text.len() > PART_BYTES {
+            return write(self, text).await;
         }
-        let sent = in_time(sending).await;
-        self.waited_until = self.clock.running();
-        sent
+        let fed = watched(self.sink.feed(Message::Text(text))).await;
+        self.noted(fed)
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), Unread> {
+        let flushed = watched(self.sink.flush()).await;
+        self.noted(flushed)
+    }
+
+    /// Notes whether the reader has let a message wait.
+    fn noted(&mut self, (written, has_waited): (Result<(), Unread>, bool)) -> Result<(), Unread> {
+        if has_waited {
+            self.waited_until = self.clock.running();
+        }
+        written
     }
 
     /// Notes that a message of the other side, which came at a running time, is written.
-    fn passed(&self, came: Duration) {
+    pub(super) fn passed(&self, came: Duration) {
         let took = self.clock.running().saturating_sub(came);
         self.times.passed(came < self.waited_until, took);
+    }
+}
+
+/// Waits for a reader; returns also whether it has let the message wait.
+async fn watched(writing: impl Future<Output = Result<(), Error>>) -> (Result<(), Unread>, bool) {
+    let mut writing = pin!(writing);
+    // The share of its thread that a task has used up says nothing about the reader.
+    match unconstrained(writing.as_mut()).now_or_never() {
+        Some(written) => (written.map_err(|_| Unread), false),
+        None => (in_time(writing).await, true),
     }
 }
 
 /// Sends a text behind what others send.
 pub(super) async fn send<S>(to: &Sink<S>, text: Utf8Bytes) -> Result<(), Unread>
 where
-    S: futures_util::Sink<Message> + Unpin,
+    S: futures_util::Sink<Message, Error = Error> + Unpin,
 {
     write(&mut *to.lock().await, text).await
 }
@@ -74,7 +100,7 @@ where
 /// Passes a text of the other side on, which came at a running time.
 pub(super) async fn pass<S>(to: &Sink<S>, text: Utf8Bytes, came: Duration) -> Result<(), Unread>
 where
-    S: futures_util::Sink<Message> + Unpin,
+    S: futures_util::Sink<Message, Error = Error> + Unpin,
 {
     let mut to = to.lock().await;
     write(&mut *to, text).await?;
@@ -85,7 +111,7 @@ where
 /// Writes a text, a large one in parts.
 pub(super) async fn write<S>(to: &mut Writer<S>, text: Utf8Bytes) -> Result<(), Unread>
 where
-    S: futures_util::Sink<Message> + Unpin,
+    S: futures_util::Sink<Message, Error = Error> + Unpin,
 {
     if text.len() <= PART_BYTES {
         return to.put(Message::Text(text)).await;
@@ -101,7 +127,9 @@ where
 }
 
 /// Asks the other side whether it is there.
-pub(super) async fn ping<S: futures_util::Sink<Message> + Unpin>(to: &Sink<S>) -> Result<(), Unread> {
+pub(super) async fn ping<S: futures_util::Sink<Message, Error = Error> + Unpin>(
+    to: &Sink<S>,
+) -> Result<(), Unread> {
     to.lock().await.put(Message::Ping(Bytes::new())).await
 }
 
@@ -113,7 +141,10 @@ async fn in_time<E>(sending: impl Future<Output = Result<(), E>>) -> Result<(), 
 }
 
 /// Closes a socket.
-pub(super) async fn end<S: futures_util::Sink<Message> + Unpin>(socket: &Sink<S>, frame: Option<CloseFrame>) {
+pub(super) async fn end<S: futures_util::Sink<Message, Error = Error> + Unpin>(
+    socket: &Sink<S>,
+    frame: Option<CloseFrame>,
+) {
     let mut socket = socket.lock().await;
     // It may be closed already, and then its answer is to be sent.
     let _ = socket.put(Message::Close(frame)).await;

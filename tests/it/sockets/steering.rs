@@ -219,6 +219,34 @@ fn input_that_waits_for_tool_output_is_held_until_the_request_with_it_has_ended(
 }
 
 #[test]
+fn input_that_fails_while_it_waits_is_held_no_longer() {
+    run(async {
+        let house = house_before(|message| {
+            if !is_steer(message) {
+                return vec![Act::Say(begun("resp_1"))];
+            }
+            vec![
+                Act::Say(ended("resp_1", "completed", (1_000, 100))),
+                Act::Say(input("pending", "resp_1")),
+                Act::Wait(300),
+                Act::Say(input("failed", "resp_1")),
+            ]
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create_gpt_5(json!({}))).await;
+        assert_eq!(next(&mut socket).await, begun("resp_1"));
+        say(&mut socket, &steer("resp_1")).await;
+        assert_eq!(next(&mut socket).await["type"], "response.completed");
+        assert_eq!(next(&mut socket).await, input("pending", "resp_1"));
+        assert_ne!(held(&house).await, "0");
+        assert_eq!(next(&mut socket).await, input("failed", "resp_1"));
+        assert_eq!(costs(&settled(&house).await), ["0.00225", "0"]);
+        assert_eq!(held(&house).await, "0");
+    });
+}
+
+#[test]
 fn input_that_waits_when_its_socket_is_closed_is_not_charged_and_input_without_an_answer_is() {
     run(async {
         for (is_pending, client_leaves) in [(true, false), (true, true), (false, false)] {

@@ -176,10 +176,15 @@ impl State {
     /// Where an event about further input for a response goes.
     pub(super) fn steered(&mut self, steering: Steering, parent: &str) -> Goes {
         for used in self.used.values_mut() {
+            if steering == Steering::Failed {
+                used.pending.take_if(|pending| pending.parent == parent);
+            }
             if let Some(events) = used.running(parent).map(|open| Arc::clone(&open.events)) {
                 if steering != Steering::Accepted
-                    && let Place::Sent { open: Some(open), .. } = std::mem::take(&mut used.steer)
+                    && let Place::Sent { open, .. } = &mut used.steer
+                    && let Some(open) = open.take()
                 {
+                    used.steer = Place::Free;
                     used.resolve(open, steering, parent);
                 }
                 return Goes::To(events);
