@@ -13,6 +13,10 @@
 
 #[path = "support/asking.rs"]
 mod asking;
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "support/keyed.rs"]
+mod keyed;
 #[path = "support/running.rs"]
 mod running;
 #[path = "support/tunnel.rs"]
@@ -36,13 +40,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::task::TaskTracker;
 
 use self::asking::{argument, client};
+use self::figures::{median, ratio};
 use self::running::Running;
 
 const TOKEN: &str = "frames-admin-token-0123456789abcdef";
 const SECRET: &str = "sk-frames-0123456789";
-const LIMITS: &str = "
-[[limit]]\nname = \"org-month\"\nwindow = \"month\"\nhard = 1000000
-[[limit]]\nname = \"keys\"\nper = \"key\"\nwindow = \"day\"\nhard = 1000000\n";
 /// 10,000 events a second, for four seconds.
 const SOCKETS: u32 = 50;
 const EVENTS: u64 = 800;
@@ -135,17 +137,6 @@ async fn events(socket: &mut Socket, clock: &Clock) -> Vec<u64> {
         assert!(!text.contains(r#""type":"error""#), "{text}");
     }
     panic!("the socket was closed before its response had ended");
-}
-
-fn median(mut of: Vec<u64>) -> u64 {
-    of.sort_unstable();
-    of[of.len() / 2]
-}
-
-/// `dividend / divisor` with two decimals.
-fn ratio(dividend: u64, divisor: u64) -> String {
-    let hundredths = dividend * 100 / divisor.max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
 async fn beside_a_tunnel(proxies: [(&'static str, &Running); 2], clock: &Clock, rounds: usize) {
@@ -244,24 +235,13 @@ fn main() {
     runtime.block_on(measure(rounds));
 }
 
-/// A guard with a key, in front of an upstream.
-async fn guard(folder: &std::path::Path, origin: &str) -> Running {
-    let guard = Running::of(running::guard(folder, LIMITS, TOKEN, &format!("{origin}/v1")));
-    let made = json!({ "name": "frames", "secret": SECRET }).to_string();
-    let mut admin = HeaderMap::new();
-    admin.insert(AUTHORIZATION, bearer(TOKEN));
-    admin.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let made = client(&guard.admin).send(Method::POST, "/guard/v1/keys", admin, made.into()).await.unwrap();
-    assert_eq!(made.status(), 201);
-    guard
-}
-
 async fn measure(rounds: usize) {
     let clock = Arc::new(Clock::default());
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let origin = stamping(Arc::clone(&clock));
-    let before_stamps = guard(folder.path(), &origin).await;
+    let before_stamps = keyed::guard(folder.path(), &format!("{origin}/v1"), TOKEN, SECRET).await;
     let tunnel = Running::of(tunnel::command(&origin));
     beside_a_tunnel([("bare tunnel", &tunnel), ("spendguard", &before_stamps)], &clock, rounds).await;
-    beside_http(&guard(other.path(), &asking::fake()).await, rounds).await;
+    let before_fake = keyed::guard(other.path(), &format!("{}/v1", asking::fake()), TOKEN, SECRET).await;
+    beside_http(&before_fake, rounds).await;
 }

@@ -11,10 +11,11 @@
 
 #[path = "support/asking.rs"]
 mod asking;
+#[path = "support/keyed.rs"]
+mod keyed;
 #[path = "support/running.rs"]
 mod running;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,9 +34,6 @@ use self::running::Running;
 
 const TOKEN: &str = "jobs-admin-token-0123456789abcdef";
 const SECRET: &str = "sk-jobs-0123456789";
-const LIMITS: &str = "
-[[limit]]\nname = \"org-month\"\nwindow = \"month\"\nhard = 1000000
-[[limit]]\nname = \"keys\"\nper = \"key\"\nwindow = \"day\"\nhard = 1000000\n";
 const JOBS: u64 = 10_000;
 const CONNECTIONS: usize = 16;
 const TURNS: u64 = 10;
@@ -97,13 +95,6 @@ async fn idle_share(guard: &Running, seconds: u64) -> u64 {
     (guard.cpu_ticks() - before) * 10 / seconds
 }
 
-async fn guard(folder: &Path, upstream: &str) -> Running {
-    let guard = Running::of(running::guard(folder, LIMITS, TOKEN, upstream));
-    let made = json!({ "name": "jobs", "secret": SECRET });
-    assert_eq!(ask(&client(&guard.admin), "/guard/v1/keys", TOKEN, &made).await, 201);
-    guard
-}
-
 fn tenths(thousandths: u64) -> String {
     format!("{}.{}", thousandths / 10, thousandths % 10)
 }
@@ -117,8 +108,10 @@ async fn main() {
     let clock = Arc::new(Clock::default());
     let upstream = format!("{}/v1", asking::fake());
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let (without, with) =
-        (guard(folders[0].path(), &upstream).await, guard(folders[1].path(), &upstream).await);
+    let (without, with) = (
+        keyed::guard(folders[0].path(), &upstream, TOKEN, SECRET).await,
+        keyed::guard(folders[1].path(), &upstream, TOKEN, SECRET).await,
+    );
     let begin =
         json!({ "model": "gpt-5-mini", "input": "hello", "background": true, "max_output_tokens": 100 });
     assert_eq!(load(&with, "/v1/responses", begin, JOBS, (&clock, Duration::MAX)).await, JOBS);

@@ -12,6 +12,10 @@
 
 #[path = "support/asking.rs"]
 mod asking;
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "support/keyed.rs"]
+mod keyed;
 #[path = "support/pass_through.rs"]
 mod pass_through;
 #[path = "support/running.rs"]
@@ -28,13 +32,11 @@ use spendguard::clock::Clock;
 use spendguard::upstream::Upstream;
 
 use self::asking::{argument, client};
+use self::figures::{median, ratio};
 use self::running::Running;
 
 const TOKEN: &str = "passing-admin-token-0123456789abcdef";
 const SECRET: &str = "sk-passing-0123456789";
-const LIMITS: &str = "
-[[limit]]\nname = \"org-month\"\nwindow = \"month\"\nhard = 1000000
-[[limit]]\nname = \"keys\"\nper = \"key\"\nwindow = \"day\"\nhard = 1000000\n";
 const FILE_BYTES: usize = 100_000_000;
 /// Lines of a file: as many as a batch may have, of 2 kB each.
 const LINES: usize = 50_000;
@@ -106,17 +108,6 @@ async fn first_byte(client: &Upstream, clock: &Clock) -> u64 {
     u64::try_from(took.as_micros()).unwrap()
 }
 
-fn median(mut of: Vec<u64>) -> u64 {
-    of.sort_unstable();
-    of[of.len() / 2]
-}
-
-/// `dividend / divisor` with two decimals.
-fn ratio(dividend: u64, divisor: u64) -> String {
-    let hundredths = dividend * 100 / divisor.max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
-}
-
 async fn uploads(proxies: [(&'static str, &Running, &'static str); 3], clock: &Clock, rounds: usize) {
     let mut rows = proxies.map(|_| (Vec::new(), Vec::new(), Vec::new()));
     let forms = proxies.map(|(.., purpose)| form(purpose));
@@ -184,13 +175,8 @@ async fn measure(rounds: usize) {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::default());
     let origin = asking::fake();
     let upstream = format!("{origin}/v1");
-    let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
+    let guard = keyed::guard(folder.path(), &upstream, TOKEN, SECRET).await;
     let bare = Running::of(pass_through::command(&upstream));
-    let made = json!({ "name": "passing", "secret": SECRET }).to_string();
-    let mut admin = headers("application/json");
-    admin.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {TOKEN}")).unwrap());
-    let made = client(&guard.admin).send(Method::POST, "/guard/v1/keys", admin, made.into()).await.unwrap();
-    assert_eq!(made.status(), 201);
     speech(
         [("upstream itself", &*origin), ("pass-through", &*bare.proxy), ("spendguard", &*guard.proxy)],
         &clock,

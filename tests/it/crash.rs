@@ -11,6 +11,9 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use spendguard::domain::Money;
 use spendguard::upstream::Upstream;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::harness::{chat, client, run};
 use crate::process::{Place, Process, Serving, served};
@@ -116,6 +119,16 @@ fn left(place: &Place) -> rusqlite::Connection {
     let db = rusqlite::Connection::open(place.database()).unwrap();
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     db
+}
+
+/// A socket of a key at a path of a guard, whose upstream pauses between events; `None` if the guard is gone.
+async fn opened(address: &str, path: &str, key: &str, pause_ms: u64) -> Option<WebSocketStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    request.headers_mut().insert("x-fake-chunk-delay-ms", pause_ms.into());
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.ok()?;
+    Some(socket)
 }
 
 /// The ids of holds that a dead guard left without an entry.

@@ -172,7 +172,8 @@ impl Session<'_> {
             },
             "response.done" => 200,
             "session.updated" => {
-                self.world.check(self.updates > 0, || format!("{}: an update of somebody else's", self.name));
+                self.world
+                    .check(self.updates > 0, || format!("{}: an update that it did not send", self.name));
                 self.updates -= 1;
                 return;
             }

@@ -221,6 +221,6 @@ impl State {
 
 impl Used {
     fn is_free(&self) -> bool {
-        self.serves.is_none() && self.pending.is_none() && matches!(self.steer, Place::Free)
+        self.serves.is_none() && !self.has_input()
     }
 }

@@ -21,11 +21,11 @@ use crate::proxy::exchange::{self, MeteredExchange};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
-use crate::proxy::socket::ClientSocket;
 use crate::proxy::socket::lanes::{First, Waiting};
 use crate::proxy::socket::responses::Running;
 use crate::proxy::socket::session::{Session, error_event};
 use crate::proxy::socket::wire::{Unread, Writer, send, write};
+use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
 use crate::upstream::{AnswerBody, LatestPart, Passing, SendError, SendErrorKind};
@@ -143,16 +143,25 @@ impl Running {
         let mut to_upstream = self.pair.to_upstream.lock().await;
         let (first, events) =
             self.lanes.open(lane, &body).ok_or_else(|| broken(false, "the socket was closed before"))?;
-        if write(&mut to_upstream, text).await.is_err() {
-            self.pair.fail(CloseCode::Error, "upstream does not read");
-            return Err(broken(true, "the socket broke"));
-        }
+        self.write(&mut to_upstream, text).await?;
         drop(to_upstream);
         let upstream = self.session.shard.upstream(rules);
         match tokio::time::timeout(upstream.response_timeout(), first).await {
             Ok(first) => answer(first.ok(), events),
             Err(_) => Err(self.unanswered(rules)),
         }
+    }
+
+    /// Writes a message to upstream, or ends both sockets.
+    pub(super) async fn write(
+        &self,
+        to_upstream: &mut Writer<UpstreamSocket>,
+        text: Utf8Bytes,
+    ) -> Result<(), SendError> {
+        write(to_upstream, text).await.map_err(|Unread| {
+            self.pair.fail(CloseCode::Error, "upstream does not read");
+            broken(true, "the socket broke")
+        })
     }
 
     /// Ends both sockets, as upstream does not answer.

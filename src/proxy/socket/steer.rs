@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::protocol::openai::socket::{Lane, Steer};
 use crate::proxy::Rules;
@@ -18,7 +17,7 @@ use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Afterwards, First, Steered, Unsteerable};
 use crate::proxy::socket::request::{Admission, answer, broken};
 use crate::proxy::socket::responses::Running;
-use crate::proxy::socket::wire::{send, write};
+use crate::proxy::socket::wire::send;
 use crate::upstream::SendError;
 
 /// Why input is not sent, as upstream says it: a code and a message.
@@ -154,11 +153,7 @@ impl Running {
 
     async fn send_steer(&self, message: Bytes) -> Result<(), SendError> {
         let text = Utf8Bytes::try_from(message).map_err(|_| broken(false, "the request is no text"))?;
-        if write(&mut *self.pair.to_upstream.lock().await, text).await.is_err() {
-            self.pair.fail(CloseCode::Error, "upstream does not read");
-            return Err(broken(true, "the socket broke"));
-        }
-        Ok(())
+        self.write(&mut *self.pair.to_upstream.lock().await, text).await
     }
 
     async fn not_steered(&self, steer: &Steer, Reason(code, message): Reason, lane: &Lane) {

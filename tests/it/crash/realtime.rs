@@ -13,9 +13,8 @@ use spendguard::upstream::Upstream;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::{Chance, all_booked, config, end, open_holds};
+use super::{Chance, all_booked, config, end, open_holds, opened};
 use crate::harness::{call, client, run};
 use crate::process::{Place, Process};
 
@@ -39,11 +38,7 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// Begins a session; `None` if the guard is gone.
 async fn begin(address: &str, key: &str, turns: Turns) -> Option<Socket> {
-    let stream = TcpStream::connect(address).await.ok()?;
-    let mut request = format!("ws://{address}/v1/realtime?model=gpt-realtime").into_client_request().unwrap();
-    request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
-    request.headers_mut().insert("x-fake-chunk-delay-ms", "10".parse().unwrap());
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.ok()?;
+    let mut socket = opened(address, "/v1/realtime?model=gpt-realtime", key, 10).await?;
     let mut session = json!({ "type": "realtime", "max_output_tokens": 60 });
     if turns == Turns::Asked {
         session["audio"] = json!({ "input": { "turn_detection": null } });
@@ -125,10 +120,10 @@ fn responses_of_realtime_sessions_are_booked_however_the_guard_dies() {
         for round in 0..ROUNDS {
             let address = guard.process.address("proxy listening on http://");
             let talking = join_all((0..SESSIONS).map(|number| talk(&address, &key, number)));
-            let (told, ()) = tokio::join!(talking, end(guard.process, &mut chance));
-            asked += told.iter().step_by(2).map(|(begun, _)| begun).sum::<u64>();
-            detected += told.iter().skip(1).step_by(2).map(|(begun, _)| begun).sum::<u64>();
-            refused += told.iter().map(|(_, refused)| refused).sum::<u64>();
+            let (counts, ()) = tokio::join!(talking, end(guard.process, &mut chance));
+            asked += counts.iter().step_by(2).map(|(begun, _)| begun).sum::<u64>();
+            detected += counts.iter().skip(1).step_by(2).map(|(begun, _)| begun).sum::<u64>();
+            refused += counts.iter().map(|(_, refused)| refused).sum::<u64>();
             let open = open_holds(&place);
             open_at_a_death += open.len();
             let before = hard;

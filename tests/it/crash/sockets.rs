@@ -4,11 +4,9 @@ use futures_util::future::join_all;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use spendguard::domain::Money;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::{Chance, all_booked, config, end, is_in_force, open_holds};
+use super::{Chance, all_booked, config, end, is_in_force, open_holds, opened};
 use crate::harness::{client, run};
 use crate::process::{Place, Process, served};
 
@@ -19,11 +17,7 @@ const LANES: [&str; 3] = ["a", "b", "c"];
 /// Asks for responses in all lanes of a socket until the guard is gone; some clients leave before.
 async fn ask(address: &str, key: &str, number: usize) {
     for turn in 0.. {
-        let Ok(stream) = TcpStream::connect(address).await else { return };
-        let mut request = format!("ws://{address}/v1/responses").into_client_request().unwrap();
-        request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
-        request.headers_mut().insert("x-fake-chunk-delay-ms", "2".parse().unwrap());
-        let Ok((mut socket, _)) = tokio_tungstenite::client_async(request, stream).await else { return };
+        let Some(mut socket) = opened(address, "/v1/responses", key, 2).await else { return };
         let create = |lane: &str| {
             let body = json!({
                 "type": "response.create", "model": "gpt-4o-mini", "input": "hello", "max_output_tokens": 20,

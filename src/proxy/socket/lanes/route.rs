@@ -50,7 +50,10 @@ impl Lanes {
         let Some(open) = place.take() else { return none };
         let goes;
         (goes, *place) = followed(open, &event.says, others_wait, failed);
-        used.followed(matches!(event.says, Says::Begun(_)));
+        used.note_end();
+        if matches!(event.says, Says::Begun(_)) {
+            used.note_begun();
+        }
         goes
     }
 }

@@ -95,12 +95,11 @@ impl Lanes {
         if state.is_closed {
             return Err(Unsteerable::NotActive);
         }
-        let has_input = |used: &&Used| used.pending.is_some() || !matches!(used.steer, Place::Free);
-        let is_full = state.used.values().filter(has_input).count() >= REQUESTS_MAX;
+        let is_full = state.used.values().filter(|used| used.has_input()).count() >= REQUESTS_MAX;
         let mut lanes = state.used.iter_mut();
         let found = lanes.find_map(|(lane, used)| Some((lane, used.running(parent)?.sent.clone(), used)));
         let (lane, sent, used) = found.ok_or(Unsteerable::NotActive)?;
-        if is_full || used.pending.is_some() || !matches!(used.steer, Place::Free) {
+        if is_full || used.has_input() {
             return Err(Unsteerable::TooMany);
         }
         used.steer = Place::Taken;
@@ -207,6 +206,11 @@ impl State {
 }
 
 impl Used {
+    /// Whether there is further input, sent or not.
+    pub(super) fn has_input(&self) -> bool {
+        self.pending.is_some() || !matches!(self.steer, Place::Free)
+    }
+
     /// The response of this id, if the lane serves it.
     fn running(&self, id: &str) -> Option<&Open> {
         self.open.as_ref().filter(|open| open.id.as_deref() == Some(id))
@@ -229,14 +233,18 @@ impl Used {
         }
     }
 
-    /// Notes that the response that runs has ended, or has not, and that a request has begun one.
-    pub(super) fn followed(&mut self, has_begun: bool) {
+    /// Has the response that may follow know whether the one that runs has ended.
+    pub(super) fn note_end(&mut self) {
         if let Place::Sent { open: Some(Open { follows: Some(of), .. }), .. } = &mut self.steer
             && self.open.is_none()
         {
             of.parent_runs = None;
         }
-        if let Some(pending) = self.pending.as_mut().filter(|_| has_begun)
+    }
+
+    /// A response has begun: the input that waits for its request is in it.
+    pub(super) fn note_begun(&mut self) {
+        if let Some(pending) = &mut self.pending
             && self.serves.as_ref().and_then(|previous| previous.as_ref()) == Some(&pending.parent)
         {
             pending.is_used = true;
