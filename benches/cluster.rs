@@ -1,6 +1,6 @@
 //! Guards on one PostgreSQL: throughput, latency and CPU time, beside the embedded engine.
 //!
-//! `cargo build --release && cargo bench --bench cluster -- --seconds 5`
+//! `cargo build --release && cargo bench --profile measure --bench cluster -- --seconds 5`
 //! (`--only "PostgreSQL 1 hot"` for one row)
 //!
 //! Each row is some guards with one limit that all requests count on ("hot"), or with a limit

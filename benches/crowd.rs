@@ -1,7 +1,7 @@
 //! Whether one client slows the others: 500 requests a second of one key, alone
 //! and beside what others do.
 //!
-//! `cargo build --profile bench && cargo bench --bench crowd -- --seconds 20`
+//! `cargo build --release && cargo bench --profile measure --bench crowd -- --seconds 20`
 //! (`--only scrape` for one row)
 //!
 //! Each row puts something on the guard for as long as it is measured: a thousand

@@ -1,7 +1,7 @@
 //! Events on sockets of `/v1/responses`, beside a bare tunnel; and responses on sockets, beside those
 //! over HTTP.
 //!
-//! `cargo build --release && cargo bench --bench frames -- --rounds 5`
+//! `cargo build --release && cargo bench --profile measure --bench frames -- --rounds 5`
 //!
 //! Events: 10,000 a second in all on 50 sockets. An upstream on a thread of this process puts the time
 //! into each, and another thread compares it when the event is there. CPU time is that of the process of

@@ -1,6 +1,6 @@
 //! What open jobs cost: requests beside 10,000 background responses that go on, and their polling.
 //!
-//! `cargo build --release && cargo bench --bench jobs -- --seconds 20`
+//! `cargo build --release && cargo bench --profile measure --bench jobs -- --seconds 20`
 //!
 //! One guard has the jobs and another has none. CPU time is that of the guard's process: first
 //! while nothing but polling is to be done, then for requests of 16 connections as fast as they can,

@@ -1,6 +1,6 @@
 //! What passes as it comes, beside a bare pass-through: files that are uploaded, and speech.
 //!
-//! `cargo build --release && cargo bench --bench passing -- --rounds 10`
+//! `cargo build --release && cargo bench --profile measure --bench passing -- --rounds 10`
 //!
 //! Uploads: a file of 100 MB, as it is and as the lines of a batch, which the guard scans. CPU time
 //! and memory are those of the proxy's process. Speech: how long after its request the first byte of

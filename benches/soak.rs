@@ -1,6 +1,6 @@
 //! A steady mixed load on the release binary, for a given time.
 //!
-//! `cargo build --release && cargo bench --bench soak -- --minutes 60`
+//! `cargo build --release && cargo bench --profile measure --bench soak -- --minutes 60`
 //!
 //! Each second brings the same mix: plain answers, streams short and long,
 //! clients that hang up, requests that a limit or upstream refuses. A row a
