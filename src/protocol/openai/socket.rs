@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::openai::request::{Invalid, InvalidKind};
 
-pub use self::steer::{Steer, Steering};
+pub use self::steer::{InputFate, Steer, with_own_input};
 
 /// The longest name of a lane, in bytes.
 const LANE_BYTES_MAX: usize = 64;
@@ -123,7 +123,7 @@ pub enum Says {
     /// An error, with the status that HTTP would have if it answers a request.
     Error(Option<u16>),
     /// What has become of further input for the response of this id.
-    Steered(Steering, String),
+    Input(InputFate, String),
     /// Nothing.
     #[default]
     Nothing,
@@ -137,6 +137,8 @@ struct ServerEvent<'a> {
     status: Option<u16>,
     response: Option<Named>,
     steer: Option<Steered>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -153,36 +155,40 @@ struct Steered {
 pub fn event(message: &str) -> Event {
     let Ok(event) = serde_json::from_str::<ServerEvent<'_>>(message) else { return Event::default() };
     let id = event.response.and_then(|response| response.id);
-    let steered = |steering| {
+    let reason: Option<String> = event.reason.and_then(|reason| serde_json::from_str(reason.get()).ok());
+    // For another reason it may become part of a response that upstream begins by itself.
+    let is_queued = reason.is_some_and(|reason| reason == "waiting_for_required_input");
+    let pending = if is_queued { InputFate::Queued } else { InputFate::Accepted };
+    let input = |fate| {
         let parent = event.steer.and_then(|steer| steer.previous_response_id);
-        parent.map_or(Says::Nothing, |parent| Says::Steered(steering, parent))
+        parent.map_or(Says::Nothing, |parent| Says::Input(fate, parent))
     };
     let says = match event.kind.as_ref() {
         "response.created" => Says::Begun(id),
         "response.completed" | "response.incomplete" | "response.failed" => Says::Ended(id),
         "error" => Says::Error(event.status.filter(|status| *status >= 400)),
-        "response.steer.accepted" => steered(Steering::Accepted),
-        "response.steer.pending" => steered(Steering::Pending),
-        "response.steer.failed" => steered(Steering::Failed),
+        "response.steer.accepted" => input(InputFate::Accepted),
+        "response.steer.pending" => input(pending),
+        "response.steer.failed" => input(InputFate::Failed),
         kind if kind.starts_with("response.") => Says::Running,
         _ => Says::Nothing,
     };
     Event { lane: event.stream_id, says }
 }
 
-/// A message as an event of an event stream. Line ends in it stand between the tokens of its JSON,
+/// Adds a message to an event stream, as an event. Line ends in it stand between the tokens of its JSON,
 /// and become spaces.
-pub fn framed(message: &str) -> Bytes {
-    let mut event = BytesMut::with_capacity(DATA.len() + message.len() + END.len());
-    event.extend_from_slice(DATA);
-    event.extend_from_slice(message.as_bytes());
-    for byte in &mut event[DATA.len()..] {
+pub fn frame(message: &str, stream: &mut BytesMut) {
+    stream.reserve(DATA.len() + message.len() + END.len());
+    stream.extend_from_slice(DATA);
+    let start = stream.len();
+    stream.extend_from_slice(message.as_bytes());
+    for byte in &mut stream[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
         }
     }
-    event.extend_from_slice(END);
-    event.freeze()
+    stream.extend_from_slice(END);
 }
 
 /// A message that was in the frame of an event.
@@ -190,28 +196,26 @@ pub fn framed(message: &str) -> Bytes {
 pub struct Framed {
     /// The message.
     pub message: Bytes,
-    /// Whether the guard has made the event: those have a name, and [`framed`] gives none.
+    /// Whether the guard has made the event: those have a name, and [`frame`] gives none.
     pub is_own: bool,
 }
 
-/// Takes messages out of the events of an event stream, as [`framed`] and the guard write them.
+/// Takes messages out of the events of an event stream, as [`frame`] and the guard write them.
 #[derive(Debug, Default)]
 pub struct Messages {
-    partial: BytesMut,
+    partial: Bytes,
 }
 
 impl Messages {
     /// Takes a part of the stream; returns the messages that are whole with it.
     pub fn feed(&mut self, part: &Bytes) -> Vec<Framed> {
-        let is_one_event = || memmem::find(part, END).is_some_and(|end| end + END.len() == part.len());
-        if self.partial.is_empty() && is_one_event() {
-            return vec![unframed(part)];
-        }
-        self.partial.extend_from_slice(part);
+        let mut rest = std::mem::take(&mut self.partial);
+        rest = if rest.is_empty() { part.clone() } else { [rest, part.clone()].concat().into() };
         let mut whole = Vec::new();
-        while let Some(end) = memmem::find(&self.partial, END) {
-            whole.push(unframed(&self.partial.split_to(end + END.len()).freeze()));
+        while let Some(end) = memmem::find(&rest, END) {
+            whole.push(unframed(&rest.split_to(end + END.len())));
         }
+        self.partial = rest;
         whole
     }
 }
@@ -277,6 +281,12 @@ pub fn in_lane(message: Bytes, lane: Option<&str>) -> Bytes {
 mod tests {
     use super::*;
 
+    fn framed(message: &str) -> Bytes {
+        let mut stream = BytesMut::new();
+        frame(message, &mut stream);
+        stream.freeze()
+    }
+
     fn messages(parts: &[&str]) -> Vec<String> {
         let mut messages = Messages::default();
         let fed = parts.iter().flat_map(|part| messages.feed(&Bytes::copy_from_slice(part.as_bytes())));
@@ -323,8 +333,12 @@ mod tests {
             ),
             (r#"{"type":"response.output_text.delta"}"#, Event { lane: None, says: Says::Running }),
             (
-                r#"{"type":"response.steer.pending","stream_id":"a","steer":{"id":"s","previous_response_id":"resp_1"}}"#,
-                Event { lane: lane(), says: Says::Steered(Steering::Pending, "resp_1".to_owned()) },
+                r#"{"type":"response.steer.pending","stream_id":"a","steer":{"id":"s","previous_response_id":"resp_1"},"reason":"waiting_for_required_input"}"#,
+                Event { lane: lane(), says: Says::Input(InputFate::Queued, "resp_1".to_owned()) },
+            ),
+            (
+                r#"{"type":"response.steer.pending","steer":{"previous_response_id":"resp_1"},"reason":"other"}"#,
+                Event { lane: None, says: Says::Input(InputFate::Accepted, "resp_1".to_owned()) },
             ),
             (r#"{"type":"rate_limits.updated"}"#, Event::default()),
             ("[", Event::default()),

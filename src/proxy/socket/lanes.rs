@@ -16,8 +16,8 @@ use crate::sync::unpoisoned;
 use crate::upstream::{Passing, Source};
 
 pub(super) use self::route::Goes;
-pub(super) use self::steered::{Afterwards, Steered, Unsteerable};
-use self::steered::{Pending, Place, Successor};
+pub(super) use self::steered::{Afterwards, Input, OpenSuccessor, Unsteerable};
+use self::steered::{Place, Queue, Successor};
 
 /// Requests of a socket that are served or wait.
 const REQUESTS_MAX: usize = 64;
@@ -44,6 +44,8 @@ struct State {
     is_cut: bool,
     /// Responses that an error has ended: upstream may say once more that they have failed.
     failed: VecDeque<String>,
+    /// Input that is not part of a response yet.
+    queued: Queue,
 }
 
 /// A request that has come.
@@ -64,10 +66,8 @@ struct Used {
     serves: Option<Option<String>>,
     /// The request that was sent, until the last event of its response.
     open: Option<Open>,
-    /// The input that was sent for the response that runs.
+    /// The place for further input of the response that runs.
     steer: Place,
-    /// The input that waits for a request that continues its response.
-    pending: Option<Pending>,
 }
 
 #[derive(Debug)]
@@ -148,7 +148,6 @@ impl Lanes {
         state.requests = state.requests.saturating_sub(1);
         let used = state.used.get_mut(lane)?;
         used.open = None;
-        used.end_pending();
         let next = used.waiting.pop_front();
         used.serves = next.as_ref().map(|request| request.previous.clone());
         state.forget_unused(lane);
@@ -173,6 +172,11 @@ impl Lanes {
         self.state().used.get(lane)?.open.as_ref().map(|open| Arc::clone(&open.events))
     }
 
+    /// Whether upstream may send more for what a lane serves, or begin a response after it.
+    pub(super) fn has_open(&self, lane: &Lane) -> bool {
+        self.state().used.get(lane).is_some_and(|used| used.open.is_some() || used.has_successor())
+    }
+
     /// No more requests are taken, and none waits.
     pub(super) fn close(&self) {
         let mut state = self.state();
@@ -180,7 +184,6 @@ impl Lanes {
         let mut waiting = 0;
         for used in state.used.values_mut() {
             waiting += std::mem::take(&mut used.waiting).len();
-            used.pending = None;
         }
         state.requests = state.requests.saturating_sub(waiting);
         drop(state);

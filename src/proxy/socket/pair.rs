@@ -183,10 +183,7 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
     let mut relaying = Box::pin(traffic.relay(from_upstream));
     let close = tokio::select! {
         biased;
-        close = relaying.as_mut() => {
-            traffic.cut();
-            close
-        }
+        close = relaying.as_mut() => close,
         close = served(traffic, &mut from_client) => {
             pair.gone.cancel();
             traffic.close().await;
@@ -194,19 +191,17 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
             // What is open goes on, as far as it outlives its client.
             tokio::select! {
                 biased;
-                _ = relaying.as_mut() => traffic.cut(),
+                _ = relaying.as_mut() => {}
                 () = traffic.all_ended() => {}
             }
             None
         }
-        () = pair.end.cancelled() => {
-            traffic.cut();
-            pair.ended.get().cloned()
-        }
+        () = pair.end.cancelled() => pair.ended.get().cloned(),
         () = stopped => Some(frame(CloseCode::Restart, "spendguard is being restarted")),
     };
     // Nothing goes on at upstream while clients read what has come.
     drop(relaying);
+    traffic.cut();
     end(&pair.to_upstream, None).await;
     traffic.all_ended().await;
     if !pair.gone.is_cancelled() {

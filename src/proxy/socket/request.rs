@@ -9,11 +9,12 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use tokio::sync::MutexGuard;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::protocol::openai::endpoint::Endpoint;
-use crate::protocol::openai::socket::{self, Framed, Lane, Messages};
+use crate::protocol::openai::socket::{self, Framed, Lane, Messages, with_own_input};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::body;
@@ -40,7 +41,7 @@ impl Running {
         while let Some(Waiting { body, room, .. }) = next {
             self.serve(&lane, Box::pin(self.serve_request(&lane, body))).await;
             drop(room);
-            while let Some(afterwards) = self.lanes.afterwards(&lane) {
+            while let Some(afterwards) = self.lanes.take_up_afterwards(&lane) {
                 self.serve(&lane, Box::pin(self.serve_afterwards(&lane, afterwards))).await;
             }
             next = self.lanes.next(&lane);
@@ -65,11 +66,9 @@ impl Running {
         let drain = self.session.shard.rules.load().drain;
         let without_client = async {
             self.pair.gone.cancelled().await;
-            if let Some(most) = drain.filter(|_| self.lanes.source(lane).is_some()) {
+            if let Some(most) = drain.filter(|_| self.lanes.has_open(lane)) {
                 tokio::time::sleep(most).await;
             }
-            // Input that waits is not charged when its socket is closed.
-            self.lanes.none_pending(lane).await;
         };
         tokio::select! {
             biased;
@@ -97,9 +96,33 @@ impl Running {
         lane: &Lane,
         request: Bytes,
     ) -> Result<Response<Answer>, Failed> {
-        let (admitted, in_flight, caller) = self.admit(rules, request).await?;
-        let sending = self.send(rules, lane, admitted.body);
+        let (admitted, in_flight, caller) = self.admit_in(rules, lane, request).await?;
+        // A request that is left before its turn to be written was not sent.
+        let to_upstream = self.pair.to_upstream.lock().await;
+        let sending = self.send(rules, lane, to_upstream, admitted.body);
         self.exchanged(rules, sending, admitted.exchange, in_flight, caller.key.pass_through).await
+    }
+
+    /// Admits the request that a lane serves, with the input that upstream has queued for it.
+    async fn admit_in(&self, rules: &Rules, lane: &Lane, request: Bytes) -> Result<Admission, Failed> {
+        let guard = &self.session.shard.guard;
+        let Some(queued) = self.lanes.queued(lane) else { return self.admit(rules, request).await };
+        let joined = guard.parsed(&request, move |request| queued.before(request)).await;
+        let Some(joined) = joined else { return self.admit(rules, request).await };
+        let (mut admitted, in_flight, caller) = self.admit(rules, joined.clone()).await?;
+        // It is sent without that input, with what was written into it.
+        let edited = std::mem::take(&mut admitted.body);
+        if edited == joined {
+            admitted.body = request;
+            return Ok((admitted, in_flight, caller));
+        }
+        let body = guard.parsed(&edited, move |edited| with_own_input(edited, &request)).await;
+        let Some(body) = body else {
+            let message = "The input of the request can't be read.".to_owned();
+            return Err((Refusal::Invalid(message, Some("input")), in_flight));
+        };
+        admitted.body = body;
+        Ok((admitted, in_flight, caller))
     }
 
     /// Admits what a message asks for.
@@ -138,9 +161,14 @@ impl Running {
 
     /// Sends a request and waits for the first event of its lane; the answer is an event stream of
     /// these events, or the error that upstream answers with.
-    async fn send(&self, rules: &Rules, lane: &Lane, body: Bytes) -> Result<Response<AnswerBody>, SendError> {
+    async fn send(
+        &self,
+        rules: &Rules,
+        lane: &Lane,
+        mut to_upstream: MutexGuard<'_, Writer<UpstreamSocket>>,
+        body: Bytes,
+    ) -> Result<Response<AnswerBody>, SendError> {
         let text = Utf8Bytes::try_from(body.clone()).map_err(|_| broken(false, "the request is no text"))?;
-        let mut to_upstream = self.pair.to_upstream.lock().await;
         let (first, events) =
             self.lanes.open(lane, &body).ok_or_else(|| broken(false, "the socket was closed before"))?;
         self.write(&mut to_upstream, text).await?;
@@ -263,9 +291,7 @@ impl Events<'_> {
 pub(super) fn answer(first: Option<First>, events: Passing) -> Result<Response<AnswerBody>, SendError> {
     let status = match first {
         Some(First::Status(status)) => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
-        // As for a request that is refused, nothing is charged.
-        Some(First::Nothing) => StatusCode::BAD_REQUEST,
-        None => return Err(broken(true, "the socket was closed")),
+        Some(First::Nothing) | None => return Err(broken(true, "the socket was closed")),
     };
     let kind = if status.is_success() { "text/event-stream" } else { "application/json" };
     let latest = events.latest();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use futures_util::stream::SplitStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -18,7 +19,10 @@ use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_e
 use crate::proxy::socket::session::{Session, not_binary};
 use crate::proxy::socket::wire::{pass, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
+use crate::upstream::{Closed, Source};
 
+/// The most bytes of events that are brought to a request together.
+const TOGETHER_BYTES_MAX: usize = 16 << 10;
 /// The most bytes of events that wait to be read by the requests of a socket.
 const EVENT_BYTES_MAX: u32 = 8 << 20;
 
@@ -31,15 +35,43 @@ pub(super) struct Running {
     events: Arc<Semaphore>,
 }
 
-/// An event that waits to be read, with its room.
+/// Events of one request that were there at once.
+#[derive(Default)]
+struct Together {
+    to: Option<Arc<Source>>,
+    stream: BytesMut,
+    /// When the first of them came.
+    came: Duration,
+}
+
+impl Together {
+    fn is_empty(&self) -> bool {
+        self.to.is_none()
+    }
+
+    /// Whether an event may be added to what is there.
+    fn takes(&self, events: &Arc<Source>, text: &str) -> bool {
+        let is_same = self.to.as_ref().is_none_or(|to| Arc::ptr_eq(to, events));
+        is_same && self.stream.len() + text.len() <= TOGETHER_BYTES_MAX
+    }
+
+    fn add(&mut self, to: Arc<Source>, text: &str, came: Duration) {
+        if self.is_empty() {
+            (self.to, self.came) = (Some(to), came);
+        }
+        socket::frame(text, &mut self.stream);
+    }
+}
+
+/// Events that wait to be read, with their room.
 struct Kept {
-    event: Bytes,
+    events: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
-        &self.event
+        &self.events
     }
 }
 
@@ -98,9 +130,9 @@ impl Running {
                 }
             }
             Ok(Asked::Steer(steer)) => {
-                let Some(begun) = self.begin_steer(&steer).await else { return };
+                let Some(target) = self.steered(&steer).await else { return };
                 let this = Arc::clone(self);
-                let served = async move { this.serve_steer(steer, begun, (body, room)).await };
+                let served = async move { this.serve_steer(steer, target, (body, room)).await };
                 self.session.shard.tracker.spawn(served);
             }
             Err(invalid) => self.refuse(refuse_invalid(invalid), &None).await,
@@ -110,28 +142,53 @@ impl Running {
     /// Reads the events of upstream and has each read by the request that it belongs to, until
     /// upstream closes its socket.
     async fn pass_events(&self, mut from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
+        let mut together = Together::default();
         loop {
-            let text = match next_event(&mut from_upstream).await {
+            let text = match self.next_event(&mut from_upstream, &mut together).await {
                 FromUpstream::Event(text) => text,
-                FromUpstream::Closed(close) => return close,
+                FromUpstream::Closed(close) => {
+                    let _ = self.bring(&mut together).await;
+                    return close;
+                }
             };
-            if !self.pass_event(text, self.session.now()).await {
+            if !self.pass_event(text, self.session.now(), &mut together).await {
+                let _ = self.bring(&mut together).await;
                 return Some(unasked("a response that was not asked for"));
             }
         }
     }
 
-    /// Passes an event of upstream on, which came at a running time; returns false if it is about no
-    /// response that was asked for.
-    async fn pass_event(&self, text: Utf8Bytes, came: Duration) -> bool {
+    /// The next event of upstream. If it is not there yet, those before it are brought to their request
+    /// first.
+    async fn next_event(
+        &self,
+        from_upstream: &mut SplitStream<UpstreamSocket>,
+        together: &mut Together,
+    ) -> FromUpstream {
+        if !together.is_empty()
+            && let Some(next) = next_event(from_upstream).now_or_never()
+        {
+            return next;
+        }
+        let _ = self.bring(together).await;
+        next_event(from_upstream).await
+    }
+
+    /// Passes an event of upstream on, which came at a running time, behind those that came together
+    /// before it; returns false if it is about no response that was asked for.
+    async fn pass_event(&self, text: Utf8Bytes, came: Duration, together: &mut Together) -> bool {
         let event = socket::event(&text);
         let is_error = matches!(event.says, Says::Error(_));
         let text = if is_error { socket::cleaned(&text).into() } else { text };
-        match self.lanes.route(&event) {
-            // A request that has ended by itself reads no more.
-            Goes::To(events) => drop(events.send_come(self.kept(socket::framed(&text)).await, came).await),
+        let goes = self.lanes.route(&event);
+        if !matches!(&goes, Goes::To(events) | Goes::LastTo(events) if together.takes(events, &text)) {
+            let _ = self.bring(together).await;
+        }
+        match goes {
+            Goes::To(events) => together.add(events, &text, came),
             Goes::LastTo(events) => {
-                if events.send_come(self.kept(socket::framed(&text)).await, came).await.is_ok() {
+                together.add(Arc::clone(&events), &text, came);
+                if self.bring(together).await.is_ok() {
                     let _ = events.end().await;
                 }
             }
@@ -154,6 +211,13 @@ impl Running {
         true
     }
 
+    /// Brings events to the request that they belong to.
+    async fn bring(&self, together: &mut Together) -> Result<(), Closed> {
+        let Together { to: Some(to), stream, came } = std::mem::take(together) else { return Ok(()) };
+        // A request that has ended by itself reads no more.
+        to.send_come(self.kept(stream.freeze()).await, came).await
+    }
+
     /// Shows the client an event that is about no open response.
     pub(super) async fn show(&self, text: Utf8Bytes) {
         if let Some(text) = self.session.masked(text) {
@@ -161,10 +225,10 @@ impl Running {
         }
     }
 
-    /// An event that takes its room until it was read.
-    async fn kept(&self, event: Bytes) -> Bytes {
-        let bytes = u32::try_from(event.len()).unwrap_or(u32::MAX).min(EVENT_BYTES_MAX);
+    /// Events that take their room until they were read.
+    async fn kept(&self, events: Bytes) -> Bytes {
+        let bytes = u32::try_from(events.len()).unwrap_or(u32::MAX).min(EVENT_BYTES_MAX);
         let room = Arc::clone(&self.events).acquire_many_owned(bytes).await;
-        Bytes::from_owner(Kept { event, _room: room.ok() })
+        Bytes::from_owner(Kept { events, _room: room.ok() })
     }
 }

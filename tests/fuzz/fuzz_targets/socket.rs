@@ -6,10 +6,14 @@
 
 #![no_main]
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use spendguard::protocol::openai::socket::{Asked, Messages, Says, asked, cleaned, event, framed};
+use spendguard::protocol::openai::socket::{
+    Asked, InputFate, Messages, Says, Steer, asked, cleaned, event, frame, with_own_input,
+};
+
+const QUEUED: &[u8] = br#"{"type":"response.steer","previous_response_id":"resp_1","input":"first"}"#;
 
 fn check_client(message: &str) {
     let Ok(read) = asked(message.as_bytes()) else { return };
@@ -23,6 +27,8 @@ fn check_client(message: &str) {
                 Some(lane) => assert_eq!(found["stream_id"], *lane),
                 None => assert!(found["stream_id"].is_null()),
             }
+            let Ok(Asked::Steer(queued)) = asked(QUEUED) else { panic!("it is input") };
+            check_joined(&queued, message, &found);
         }
         Asked::Steer(steer) => {
             assert_eq!(found["type"], "response.steer");
@@ -39,6 +45,25 @@ fn check_client(message: &str) {
             assert_eq!(next["previous_response_id"], found["previous_response_id"]);
             assert_eq!((&next["input"], &next["model"]), (&found["input"], &Value::from("m")));
         }
+    }
+}
+
+/// Input stands before that of a request, and goes out of it again.
+fn check_joined(queued: &Steer, message: &str, found: &Value) {
+    let joined = queued.before(message.as_bytes()).expect("it is an object");
+    assert_eq!(with_own_input(&joined, message.as_bytes()).expect("it has input"), message.trim_end());
+    // A member that another reader takes for the input is there twice now.
+    if asked(&joined).is_err() {
+        return;
+    }
+    let joined: Value = serde_json::from_slice(&joined).expect("it is JSON");
+    let items = joined["input"].as_array().expect("it is an array");
+    assert_eq!(items[0]["content"], "first");
+    match &found["input"] {
+        Value::Array(own) => assert_eq!(items[1..], own[..]),
+        Value::Null => assert_eq!(items.len(), 1),
+        Value::String(text) => assert_eq!(items[1]["content"], **text),
+        other => assert_eq!(items[1], *other),
     }
 }
 
@@ -61,8 +86,10 @@ fn check_server(message: &str) {
             assert_eq!((&cleaned["type"], &cleaned["status"]), (&found["type"], &found["status"]));
         }
         Says::Running => assert!(kind.starts_with("response.")),
-        Says::Steered(_, parent) => {
+        Says::Input(fate, parent) => {
             assert!(kind.starts_with("response.steer."));
+            let is_queued = kind.ends_with("pending") && found["reason"] == "waiting_for_required_input";
+            assert_eq!(fate == InputFate::Queued, is_queued);
             assert_eq!(found["steer"]["previous_response_id"], *parent);
         }
         Says::Nothing => {}
@@ -78,7 +105,8 @@ fuzz_target!(|text: &str| {
         check_client(message);
         check_server(message);
     }
-    let stream: Vec<u8> = messages.iter().flat_map(|message| framed(message).to_vec()).collect();
+    let mut stream = BytesMut::new();
+    messages.iter().for_each(|message| frame(message, &mut stream));
     let expected: Vec<String> = messages.iter().map(|message| message.replace(['\r', '\n'], " ")).collect();
     for size in [1, 2 + text.len() % 61, stream.len().max(1)] {
         let mut reader = Messages::default();

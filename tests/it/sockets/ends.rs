@@ -126,6 +126,34 @@ fn a_request_that_upstream_has_not_answered_is_charged_and_one_that_waits_for_it
 }
 
 #[test]
+fn a_request_that_is_left_before_its_turn_to_be_written_is_not_charged() {
+    run(async {
+        // It reads nothing more after the first message.
+        let house = house_before(|_| vec![Act::Say(begun()), Act::Wait(3_000), Act::Cut]).await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create_gpt_5(json!({ "max_output_tokens": 1_000 }))).await;
+        assert_eq!(next(&mut socket).await, begun());
+        let large =
+            json!({ "model": "gpt-5-nano", "max_output_tokens": 1_000, "input": "x".repeat(24 << 20) });
+        for (lane, more) in [("a", large), ("b", json!({ "max_output_tokens": 1_000 }))] {
+            let before = held(&house).await;
+            let mut message = create_gpt_5(more);
+            message["stream_id"] = json!(lane);
+            say(&mut socket, &message).await;
+            while held(&house).await == before {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+        drop(socket);
+        let entries = settled(&house).await;
+        let kinds: Vec<&Value> = entries.iter().map(|entry| &entry["kind"]).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == "release").count(), 1, "{entries:?}");
+        let released = entries.iter().find(|entry| entry["kind"] == "release").unwrap();
+        assert_eq!(released["model"], "gpt-5", "{entries:?}");
+    });
+}
+
+#[test]
 fn what_is_about_no_response_passes_and_a_response_that_was_not_asked_for_does_not() {
     run(async {
         let house = house_before(|_| {

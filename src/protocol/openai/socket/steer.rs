@@ -4,14 +4,19 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::protocol::openai::json::{member, value_end};
+
 /// The longest input that is shown to its client again, in bytes.
 const INPUT_BYTES_MAX: usize = 1 << 20;
+/// What stands before the input that is written to the end of a request.
+const APPENDED: &str = ",\"input\":";
 
 /// Further input for a response that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +67,21 @@ impl Steer {
         serde_json::to_vec(&fields).ok().map(Bytes::from)
     }
 
+    /// A request that continues the response, with the input before its own, as OpenAI joins the two.
+    /// `None` if it is no object.
+    pub fn before(&self, request: &[u8]) -> Option<Bytes> {
+        let own = input_of(request);
+        let items = [&*self.input, own.clone().map_or("null", |at| text(request, at))].map(items);
+        let items: Vec<&str> = items.iter().map(|items| &**items).filter(|items| !items.is_empty()).collect();
+        let joined = format!("[{}]", items.join(","));
+        let end = request.trim_ascii_end().strip_suffix(b"}")?.len();
+        let joined = match own {
+            Some(at) => [&request[..at.start], joined.as_bytes(), &request[at.end..]].concat(),
+            None => [&request[..end], APPENDED.as_bytes(), joined.as_bytes(), b"}"].concat(),
+        };
+        Some(joined.into())
+    }
+
     /// The event that says that the input was not taken.
     pub fn failed(&self, code: &str, message: &str, lane: Option<&str>) -> String {
         let error = json!({ "type": "invalid_request_error", "code": code, "message": message });
@@ -74,13 +94,46 @@ impl Steer {
     }
 }
 
+/// A request that was made of `own` by [`Steer::before`], and then edited, with no input but its own.
+pub fn with_own_input(edited: &[u8], own: &[u8]) -> Option<Bytes> {
+    let at = input_of(edited)?;
+    let (start, input) = match input_of(own) {
+        Some(own_at) => (at.start, &own[own_at]),
+        None => (at.start.checked_sub(APPENDED.len())?, &b""[..]),
+    };
+    Some([edited.get(..start)?, input, &edited[at.end..]].concat().into())
+}
+
+/// Where the input of a request stands.
+fn input_of(request: &[u8]) -> Option<Range<usize>> {
+    let start = member(request, b"input")?;
+    Some(start..value_end(request, start))
+}
+
+fn text(request: &[u8], at: Range<usize>) -> &str {
+    std::str::from_utf8(&request[at]).unwrap_or("null")
+}
+
+/// The items that stand for an input, without the brackets of an array.
+fn items(input: &str) -> Cow<'_, str> {
+    let array = input.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match array {
+        Some(items) => items.trim_ascii().into(),
+        None if input == "null" => "".into(),
+        None if input.starts_with('"') => {
+            format!(r#"{{"type":"message","role":"user","content":{input}}}"#).into()
+        }
+        None => input.into(),
+    }
+}
+
 /// What upstream says has become of further input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering {
-    /// It has it.
+pub enum InputFate {
+    /// Upstream has it, for a response that it begins by itself.
     Accepted,
-    /// It waits for a request that continues the response.
-    Pending,
+    /// It is kept for a request that continues the response.
+    Queued,
     /// It does not become part of a response.
     Failed,
 }
@@ -114,6 +167,47 @@ mod tests {
         assert_eq!(next, expected);
         let of_conversation = json!({ "model": "gpt-5", "conversation": { "id": "conv_1" } });
         assert_eq!(steer.continuation(of_conversation.to_string().as_bytes()), None);
+    }
+
+    #[test]
+    fn input_stands_before_that_of_the_request_and_goes_out_of_it_again() {
+        let of = |input: Value| {
+            steer(&json!({ "type": "response.steer", "previous_response_id": "resp_1", "input": input }))
+        };
+        let message = |content: &str| json!({ "type": "message", "role": "user", "content": content });
+        let call = json!({ "type": "function_call_output", "call_id": "c", "output": "}" });
+        for (queued, own, expected) in [
+            (json!("a \"b\""), json!("c"), json!([message("a \"b\""), message("c")])),
+            (json!([message("a")]), json!([call, message("b")]), json!([message("a"), call, message("b")])),
+            (json!([message("a")]), json!([]), json!([message("a")])),
+            (json!("a"), Value::Null, json!([message("a")])),
+            (json!("a"), json!(5), json!([message("a"), 5])),
+        ] {
+            let more = json!({ "type": "response.create", "instructions": "input", "input": own });
+            for own in [
+                more.to_string(),
+                format!(r#"{{ "input" : {own} , "type":"response.create" }}"#),
+                r#" {"type":"response.create"} "#.to_owned(),
+            ] {
+                let joined = of(queued.clone()).before(own.as_bytes()).unwrap();
+                let read: Value = serde_json::from_slice(&joined).unwrap();
+                if own.contains("input") {
+                    assert_eq!(read["input"], expected, "{own}");
+                }
+                assert_eq!(
+                    with_own_input(&joined, own.as_bytes()).unwrap().trim_ascii(),
+                    own.trim().as_bytes()
+                );
+                let edited = String::from_utf8(joined.to_vec()).unwrap().replacen('{', r#"{"max":5,"#, 1);
+                let sent = with_own_input(edited.as_bytes(), own.as_bytes()).unwrap();
+                let mut expected: Value = serde_json::from_str(&own).unwrap();
+                expected["max"] = json!(5);
+                assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap(), expected);
+            }
+        }
+        let joined = of(json!("a")).before(br#"{"type":"response.create"}"#).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&joined).unwrap()["input"], json!([message("a")]));
+        assert_eq!(of(json!("a")).before(b"5"), None);
     }
 
     #[test]

@@ -274,6 +274,8 @@ impl Observer {
             b"error" => self.end(Outcome::Failed),
             b"response.output_item.added" => self.see_item(data, Source::Started),
             b"response.output_item.done" => self.see_item(data, Source::Done),
+            // It is about further input, and says nothing of output.
+            kind if kind.starts_with(b"response.steer.") => {}
             kind if kind.starts_with(b"response.") => self.see_output(kind, data),
             _ if has_error(data) => self.end(Outcome::Failed),
             _ => {}

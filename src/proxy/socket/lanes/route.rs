@@ -31,30 +31,41 @@ impl Lanes {
     /// Where an event of upstream goes. The first one of a response gives its request the status.
     pub(in crate::proxy::socket) fn route(&self, event: &Event) -> Goes {
         let mut state = self.state();
-        if let Says::Steered(steering, parent) = &event.says {
-            return state.steered(*steering, parent);
+        if let Says::Input(fate, parent) = &event.says {
+            return state.note_input(*fate, parent);
         }
-        let State { used, failed, .. } = &mut *state;
-        // An error without a lane may answer a request of any lane that waits for its answer.
-        let waits = |open: &Open| open.first.is_some();
-        let others_wait = event.lane.is_none()
-            && used.iter().any(|(lane, used)| lane.is_some() && used.open.as_ref().is_some_and(waits));
+        let is_answer = matches!(event.says, Says::Error(Some(_)));
+        let is_unclear = is_answer && event.lane.is_none() && state.others_wait();
+        let State { used, failed, queued, .. } = &mut *state;
         let none = match &event.says {
-            Says::Error(Some(_)) if others_wait => Goes::Nowhere,
+            Says::Error(_) if is_unclear => Goes::Nowhere,
             Says::Nothing | Says::Error(_) => Goes::ToClient,
-            Says::Ended(Some(id)) if failed.contains(id) => Goes::ToClient,
-            Says::Begun(_) | Says::Running | Says::Ended(_) | Says::Steered(..) => Goes::Nowhere,
+            // It is over already, whatever its lane serves now.
+            Says::Ended(Some(id)) if failed.contains(id) => return Goes::ToClient,
+            Says::Begun(_) | Says::Running | Says::Ended(_) | Says::Input(..) => Goes::Nowhere,
         };
         let Some(used) = used.get_mut(&event.lane) else { return none };
         let place = used.current();
         let Some(open) = place.take() else { return none };
         let goes;
-        (goes, *place) = followed(open, &event.says, others_wait, failed);
+        (goes, *place) = followed(open, &event.says, is_unclear, failed);
         used.note_end();
         if matches!(event.says, Says::Begun(_)) {
-            used.note_begun();
+            used.note_begun(&event.lane, queued);
         }
         goes
+    }
+}
+
+impl State {
+    /// Whether an error that names no lane may answer something else than what the lane of those
+    /// without a name is about: a request of another lane that waits for its answer, or further input.
+    fn others_wait(&self) -> bool {
+        self.used.iter().any(|(lane, used)| {
+            let waits = used.open.as_ref().is_some_and(|open| open.first.is_some());
+            let is_other = lane.is_some() && (waits || used.has_successor());
+            is_other || (used.open.is_some() && used.has_successor())
+        })
     }
 }
 
@@ -63,19 +74,23 @@ impl Lanes {
 fn followed(
     mut open: Open,
     says: &Says,
-    others_wait: bool,
+    is_unclear: bool,
     failed: &mut VecDeque<String>,
 ) -> (Goes, Option<Open>) {
     let events = Arc::clone(&open.events);
+    // What upstream begins by itself says so first.
+    let is_awaited = open.follows.is_some() && open.first.is_some();
     match says {
-        Says::Nothing | Says::Steered(..) => (Goes::ToClient, Some(open)),
+        Says::Nothing | Says::Input(..) => (Goes::ToClient, Some(open)),
+        Says::Running | Says::Ended(_) if is_awaited => (Goes::Nowhere, Some(open)),
         Says::Running => {
             open.say(First::Status(200));
             (Goes::To(events), Some(open))
         }
         Says::Begun(id) => {
             open.say(First::Status(200));
-            if open.id.is_some() {
+            let is_parent = open.follows.as_ref().is_some_and(|of| id.as_ref() == Some(&of.parent));
+            if open.id.is_some() || is_parent {
                 return (Goes::Nowhere, Some(open));
             }
             open.id.clone_from(id);
@@ -87,7 +102,7 @@ fn followed(
             if is_another { (Goes::Nowhere, Some(open)) } else { (Goes::LastTo(events), None) }
         }
         Says::Error(status) => {
-            if status.is_some() && others_wait {
+            if is_unclear {
                 return (Goes::Nowhere, Some(open));
             }
             let is_first = open.say(First::Status(status.unwrap_or(200)));

@@ -1,6 +1,9 @@
-//! Further input for a response that runs: how upstream begins a response with it by itself, or lets it
-//! wait for a request.
+//! Further input for a response that runs. Its place in the lane is free, taken while the input is
+//! admitted, then kept for the response that upstream may begin with it, which is the one that the lane
+//! serves next. The place is free again when that response has begun, or upstream begins none: the input
+//! has failed, or upstream has queued it for a request that continues the response.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,21 +11,23 @@ use http::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::protocol::openai::socket::{Lane, Steering};
+use crate::protocol::openai::socket::{InputFate, Lane, Steer};
 use crate::proxy::answer::Answer;
+use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{First, Goes, Lanes, Open, REQUESTS_MAX, Sent, State, Used};
 
 /// Events about a response's further input that wait until its last event was passed on.
 const AFTERWARDS_MAX: usize = 4;
 
-/// What may be in a lane beside its response.
+/// The place for further input of the response that a lane serves.
 #[derive(Debug, Default)]
 pub(super) enum Place {
     #[default]
     Free,
-    /// Input that is being admitted.
+    /// For input that is being admitted.
     Taken,
-    /// Input that was sent: the response that may come, and what its lane does after the one that runs.
+    /// For input that was sent: the response that may come, and what its lane does after the one that
+    /// runs.
     Sent { open: Option<Open>, afterwards: mpsc::Receiver<Afterwards> },
 }
 
@@ -31,11 +36,29 @@ pub(super) enum Place {
 pub(super) struct Successor {
     /// The response that it follows.
     pub(super) parent: String,
-    /// Dropped when that has ended.
+    input: Input,
+    /// Dropped when that response has ended.
     parent_runs: Option<oneshot::Sender<()>>,
-    /// What comes after its last event.
+    /// What comes after that one's last event.
     afterwards: mpsc::Sender<Afterwards>,
 }
+
+/// Further input, and the memory that it takes.
+#[derive(Debug)]
+pub(in crate::proxy::socket) struct Input {
+    pub(in crate::proxy::socket) steer: Arc<Steer>,
+    pub(in crate::proxy::socket) room: Room,
+}
+
+/// Input that upstream puts before that of a request which continues its response.
+#[derive(Debug)]
+pub(super) struct Queued {
+    lane: Lane,
+    input: Input,
+}
+
+/// The same, by the response that it is for.
+pub(super) type Queue = BTreeMap<String, Queued>;
 
 /// What a lane does after the last event of a response with further input.
 #[derive(Debug)]
@@ -48,33 +71,14 @@ pub(in crate::proxy::socket) enum Afterwards {
     Answer(Box<Response<Answer>>),
 }
 
-/// Input that waits for a request which continues its response: what is held for it is part of what
-/// that request may cost.
+/// The response that upstream may begin with input.
 #[derive(Debug)]
-pub(super) struct Pending {
-    parent: String,
-    /// Its sender learns that nothing was begun with it when it is dropped.
-    first: Option<oneshot::Sender<First>>,
-    /// Whether upstream has begun such a request.
-    is_used: bool,
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(first) = self.first.take() {
-            let _ = first.send(First::Nothing);
-        }
-    }
-}
-
-/// What was sent for a response that runs.
-#[derive(Debug)]
-pub(in crate::proxy::socket) struct Steered {
-    /// What its sender waits for.
+pub(in crate::proxy::socket) struct OpenSuccessor {
+    /// The first word about it, and its events.
     pub(in crate::proxy::socket) sent: Sent,
-    /// Resolves when the response that ran has ended.
+    /// Resolves when the response that runs has ended.
     pub(in crate::proxy::socket) parent_over: oneshot::Receiver<()>,
-    /// Where the response goes that is begun with it.
+    /// Where its lane takes up what comes after the response that runs.
     pub(in crate::proxy::socket) afterwards: mpsc::Sender<Afterwards>,
 }
 
@@ -83,23 +87,30 @@ pub(in crate::proxy::socket) struct Steered {
 pub(in crate::proxy::socket) enum Unsteerable {
     /// It does not run.
     NotActive,
-    /// There is as much as is passed on.
+    /// It has further input already.
+    HasInput,
+    /// As many responses of the socket have further input as may have.
     TooMany,
 }
 
 impl Lanes {
     /// Takes the place for further input of a response: its lane, and the message that it was asked for
-    /// with. [`Lanes::leave_steer`] gives it back if nothing is sent.
-    pub(in crate::proxy::socket) fn begin_steer(&self, parent: &str) -> Result<(Lane, Bytes), Unsteerable> {
+    /// with. [`Lanes::leave_place`] gives it back if nothing is sent.
+    pub(in crate::proxy::socket) fn take_place(&self, parent: &str) -> Result<(Lane, Bytes), Unsteerable> {
         let mut state = self.state();
         if state.is_closed {
             return Err(Unsteerable::NotActive);
         }
-        let is_full = state.used.values().filter(|used| used.has_input()).count() >= REQUESTS_MAX;
+        let places = state.used.values().filter(|used| used.has_input()).count();
+        let is_full = places + state.queued.len() >= REQUESTS_MAX;
+        let is_queued = state.queued.contains_key(parent);
         let mut lanes = state.used.iter_mut();
         let found = lanes.find_map(|(lane, used)| Some((lane, used.running(parent)?.sent.clone(), used)));
         let (lane, sent, used) = found.ok_or(Unsteerable::NotActive)?;
-        if is_full || used.has_input() {
+        if is_queued || used.has_input() {
+            return Err(Unsteerable::HasInput);
+        }
+        if is_full {
             return Err(Unsteerable::TooMany);
         }
         used.steer = Place::Taken;
@@ -107,7 +118,7 @@ impl Lanes {
     }
 
     /// Gives the place back of input that was not sent.
-    pub(in crate::proxy::socket) fn leave_steer(&self, lane: &Lane) {
+    pub(in crate::proxy::socket) fn leave_place(&self, lane: &Lane) {
         let mut state = self.state();
         if let Some(used) = state.used.get_mut(lane) {
             used.steer = Place::Free;
@@ -116,44 +127,42 @@ impl Lanes {
     }
 
     /// Opens the response that upstream may begin after another one, before the input for it is sent.
-    /// `message` is a request for the same. `None` if that other one has ended meanwhile.
-    pub(in crate::proxy::socket) fn steer(
+    /// `message` is a request for the same. `None` if that other one has ended meanwhile, or nothing more
+    /// is to be sent.
+    pub(in crate::proxy::socket) fn open_successor(
         &self,
-        lane: &Lane,
-        parent: &str,
+        (lane, parent): (&Lane, &str),
         message: &Bytes,
-    ) -> Option<Steered> {
+        input: Input,
+    ) -> Option<OpenSuccessor> {
         let mut state = self.state();
+        if state.is_closed {
+            return None;
+        }
         let used = state.used.get_mut(lane)?;
         used.running(parent)?;
         let (parent_runs, parent_over) = oneshot::channel();
         let (to, afterwards) = mpsc::channel(AFTERWARDS_MAX);
-        let successor =
-            Successor { parent: parent.to_owned(), parent_runs: Some(parent_runs), afterwards: to.clone() };
+        let parent_runs = Some(parent_runs);
+        let successor = Successor { parent: parent.to_owned(), input, parent_runs, afterwards: to.clone() };
         let (open, sent) = Open::new(message.clone(), Some(successor));
         used.steer = Place::Sent { open: Some(open), afterwards };
-        Some(Steered { sent, parent_over, afterwards: to })
+        Some(OpenSuccessor { sent, parent_over, afterwards: to })
     }
 
-    /// Whether input waits for a request of a lane.
-    pub(in crate::proxy::socket) fn is_pending(&self, lane: &Lane) -> bool {
-        self.state().used.get(lane).is_some_and(|used| used.pending.is_some())
+    /// The input that upstream puts before that of the request which a lane serves.
+    pub(in crate::proxy::socket) fn queued(&self, lane: &Lane) -> Option<Arc<Steer>> {
+        let state = self.state();
+        let previous = state.used.get(lane)?.serves.as_ref()?.as_ref()?;
+        Some(Arc::clone(&state.queued.get(previous)?.input.steer))
     }
 
-    /// Waits until no input waits for a request of a lane.
-    pub(in crate::proxy::socket) async fn none_pending(&self, lane: &Lane) {
-        loop {
-            let ended = self.ended.notified();
-            if !self.is_pending(lane) {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    /// What a lane does after the last event of the response that it has passed on, before its next
-    /// request.
-    pub(in crate::proxy::socket) fn afterwards(&self, lane: &Lane) -> Option<mpsc::Receiver<Afterwards>> {
+    /// Takes up what comes after the last event of the response that a lane has passed on, before its
+    /// next request: the response that may follow is the one that it serves from now on.
+    pub(in crate::proxy::socket) fn take_up_afterwards(
+        &self,
+        lane: &Lane,
+    ) -> Option<mpsc::Receiver<Afterwards>> {
         let mut state = self.state();
         let used = state.used.get_mut(lane)?;
         match std::mem::take(&mut used.steer) {
@@ -173,18 +182,19 @@ impl Lanes {
 
 impl State {
     /// Where an event about further input for a response goes.
-    pub(super) fn steered(&mut self, steering: Steering, parent: &str) -> Goes {
-        for used in self.used.values_mut() {
-            if steering == Steering::Failed {
-                used.pending.take_if(|pending| pending.parent == parent);
-            }
+    pub(super) fn note_input(&mut self, fate: InputFate, parent: &str) -> Goes {
+        let Self { used, queued, .. } = self;
+        if fate == InputFate::Failed {
+            queued.remove(parent);
+        }
+        let is_last = fate != InputFate::Accepted;
+        for (lane, used) in used {
             if let Some(events) = used.running(parent).map(|open| Arc::clone(&open.events)) {
-                if steering != Steering::Accepted
-                    && let Place::Sent { open, .. } = &mut used.steer
-                    && let Some(open) = open.take()
+                if let Place::Sent { open, .. } = &mut used.steer
+                    && let Some(open) = open.take_if(|_| is_last)
                 {
                     used.steer = Place::Free;
-                    used.resolve(open, steering, parent);
+                    end_unbegun(queued, lane, open, fate);
                 }
                 return Goes::To(events);
             }
@@ -194,21 +204,32 @@ impl State {
             let Some(to) = follows.filter(|of| of.parent == parent).map(|of| of.afterwards.clone()) else {
                 continue;
             };
-            if steering != Steering::Accepted
-                && let Some(open) = place.take()
-            {
-                used.resolve(open, steering, parent);
+            if let Some(open) = place.take_if(|_| is_last) {
+                end_unbegun(queued, lane, open, fate);
             }
-            return Goes::Afterwards { to, is_last: steering != Steering::Accepted };
+            return Goes::Afterwards { to, is_last };
         }
         Goes::ToClient
+    }
+}
+
+/// Upstream begins no response with the input that was sent.
+fn end_unbegun(queued: &mut Queue, lane: &Lane, mut open: Open, fate: InputFate) {
+    open.say(First::Nothing);
+    if let Some(Successor { parent, input, .. }) = open.follows.take().filter(|_| fate == InputFate::Queued) {
+        queued.insert(parent, Queued { lane: lane.clone(), input });
     }
 }
 
 impl Used {
     /// Whether there is further input, sent or not.
     pub(super) fn has_input(&self) -> bool {
-        self.pending.is_some() || !matches!(self.steer, Place::Free)
+        !matches!(self.steer, Place::Free)
+    }
+
+    /// Whether upstream may begin a response with input that was sent.
+    pub(super) fn has_successor(&self) -> bool {
+        matches!(self.steer, Place::Sent { open: Some(_), .. })
     }
 
     /// The response of this id, if the lane serves it.
@@ -224,15 +245,6 @@ impl Used {
         }
     }
 
-    /// Upstream begins no response with the input that was sent: it has failed, or waits for a request.
-    fn resolve(&mut self, mut open: Open, steering: Steering, parent: &str) {
-        if steering == Steering::Pending {
-            self.pending = Some(Pending { parent: parent.to_owned(), first: open.first, is_used: false });
-        } else {
-            open.say(First::Nothing);
-        }
-    }
-
     /// Has the response that may follow know whether the one that runs has ended.
     pub(super) fn note_end(&mut self) {
         if let Place::Sent { open: Some(Open { follows: Some(of), .. }), .. } = &mut self.steer
@@ -242,17 +254,12 @@ impl Used {
         }
     }
 
-    /// A response has begun: the input that waits for its request is in it.
-    pub(super) fn note_begun(&mut self) {
-        if let Some(pending) = &mut self.pending
-            && self.serves.as_ref().and_then(|previous| previous.as_ref()) == Some(&pending.parent)
+    /// A response has begun: the input that was queued for its request is in it.
+    pub(super) fn note_begun(&self, lane: &Lane, queued: &mut Queue) {
+        if let Some(Some(previous)) = &self.serves
+            && queued.get(previous).is_some_and(|of| of.lane == *lane)
         {
-            pending.is_used = true;
+            queued.remove(previous);
         }
-    }
-
-    /// Ends the wait of input whose request has ended.
-    pub(super) fn end_pending(&mut self) {
-        self.pending.take_if(|pending| pending.is_used);
     }
 }
