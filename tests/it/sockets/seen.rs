@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use spendguard::domain::Money;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::ends::{Act, house_before};
 use super::{create, next, opened, response, say, settled};
 use crate::accrual::LIMIT;
 use crate::harness::{House, run};
@@ -100,6 +101,36 @@ fn an_open_socket_is_listed_with_its_run_and_what_its_requests_have_cost_until_i
 }
 
 #[test]
+fn the_list_of_open_sockets_goes_on_behind_one_that_has_been_closed() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut sockets = Vec::new();
+        for _ in 0..4 {
+            sockets.push(opened(&house, &[]).await);
+        }
+        let all = listed(&house, "").await;
+        let ids: Vec<&str> = all.iter().map(|socket| socket["id"].as_str().unwrap()).collect();
+        drop(sockets.remove(1));
+        while listed(&house, "").await.len() > 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let gone = ids[1];
+        for (query, expected) in [
+            (format!("?after={gone}"), &[ids[2], ids[3]][..]),
+            (format!("?after={gone}&order=desc"), &[ids[0]]),
+            (format!("?before={gone}"), &[ids[0]]),
+            (format!("?before={gone}&order=desc"), &[ids[3], ids[2]]),
+        ] {
+            let page = listed(&house, &query).await;
+            let shown: Vec<&str> = page.iter().map(|socket| socket["id"].as_str().unwrap()).collect();
+            assert_eq!(shown, expected, "{query}");
+        }
+        let unknown = house.admin(Method::GET, "/guard/v1/sockets?after=req_unknown", None).await;
+        assert_eq!(unknown.status, http::StatusCode::BAD_REQUEST);
+    });
+}
+
+#[test]
 fn a_message_that_is_no_request_is_counted_and_remembered_as_a_malformed_post_is() {
     run(async {
         let house = House::with(LIMIT).await;
@@ -185,5 +216,23 @@ fn what_a_slow_reader_lets_wait_is_measured_apart() {
         assert!(slow > 0 && ready > 0, "{slow} and {ready}");
         let waited = seconds(&house, "reader=\"slow\"").await;
         assert!(waited > 0.5, "{waited} seconds");
+    });
+}
+
+#[test]
+fn the_last_messages_before_an_answer_breaks_off_are_measured() {
+    run(async {
+        let house = house_before(|_| {
+            let begun =
+                json!({ "type": "response.created", "response": { "id": "resp_1", "status": "in_progress" } });
+            let delta = json!({ "type": "response.output_text.delta", "delta": "word" });
+            let deltas = std::iter::repeat_with(|| Act::Say(delta.clone())).take(9);
+            [Act::Say(begun)].into_iter().chain(deltas).chain([Act::Cut]).collect()
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create(json!({}))).await;
+        assert_eq!(response(&mut socket).await.len(), 11, "and the error");
+        measured(&house, &["from=\"upstream\""], 10).await;
     });
 }
