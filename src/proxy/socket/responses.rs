@@ -16,7 +16,6 @@ use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Afterwards, Entered, Goes, Lanes, Waiting};
 use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event, unasked};
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::wire::{pass, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 
 /// The most bytes of events that wait to be read by the requests of a socket.
@@ -114,6 +113,7 @@ impl Running {
             let text = match next_event(&mut from_upstream).await {
                 FromUpstream::Event(text) => text,
                 FromUpstream::Closed(close) => return close,
+                FromUpstream::Failed(close) => return Some(close),
             };
             if !self.pass_event(text, self.session.now()).await {
                 return Some(unasked("a response that was not asked for"));
@@ -142,7 +142,7 @@ impl Running {
             }
             Goes::ToClient => {
                 if let Some(text) = self.session.masked(text) {
-                    let _ = pass(&self.pair.to_client, text, came).await;
+                    self.pair.pass_to_client(text, came).await;
                 }
             }
             Goes::Afterwards { to, is_last } => {
@@ -157,7 +157,7 @@ impl Running {
     /// Shows the client an event that is about no open response.
     pub(super) async fn show(&self, text: Utf8Bytes) {
         if let Some(text) = self.session.masked(text) {
-            let _ = send(&self.pair.to_client, text).await;
+            self.pair.tell(text).await;
         }
     }
 

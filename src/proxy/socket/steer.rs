@@ -17,7 +17,6 @@ use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Afterwards, First, Steered, Unsteerable};
 use crate::proxy::socket::request::{Admission, answer, broken};
 use crate::proxy::socket::responses::Running;
-use crate::proxy::socket::wire::send;
 use crate::upstream::SendError;
 
 /// Why input is not sent, as upstream says it: a code and a message.
@@ -157,7 +156,7 @@ impl Running {
     }
 
     async fn not_steered(&self, steer: &Steer, Reason(code, message): Reason, lane: &Lane) {
-        let _ = send(&self.pair.to_client, steer.failed(&code, &message, lane.as_deref()).into()).await;
+        self.pair.tell(steer.failed(&code, &message, lane.as_deref()).into()).await;
     }
 
     /// What a lane does after a response with further input: it passes on what upstream says of the

@@ -31,13 +31,16 @@ async fn count(house: &House, name: &str, labels: &[&str]) -> usize {
     values(house, name, labels).await.iter().sum()
 }
 
-async fn frames(house: &House, labels: &[&str]) -> usize {
+pub(super) async fn frames(house: &House, labels: &[&str]) -> usize {
     count(house, "spendguard_frame_overhead_seconds_count", labels).await
 }
 
 /// Waits until so many messages are measured: their reader may have one before it is.
 async fn measured(house: &House, labels: &[&str], count: usize) {
-    while frames(house, labels).await < count {
+    for _ in 0..500 {
+        if frames(house, labels).await >= count {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(frames(house, labels).await, count);
