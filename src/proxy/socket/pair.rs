@@ -258,3 +258,6 @@ async fn served<T: Traffic>(traffic: &T, from_client: &mut SplitStream<ClientSoc
         () = traffic.pair().gone.cancelled() => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

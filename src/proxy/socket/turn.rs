@@ -41,8 +41,8 @@ impl Amount {
     }
 }
 
-/// When what a message needs was held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When what a message needs was held: of two things, the later one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Held {
     /// Before it came, or it needs nothing.
     Before,

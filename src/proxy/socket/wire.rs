@@ -20,8 +20,8 @@ use crate::metrics::FrameTimes;
 
 /// How long a side may take to read a part of a message, or the end of its socket.
 const WRITE_MAX: Duration = Duration::from_secs(60);
-/// The parts in which a larger message is written, each once the one before it was read from the
-/// buffer: so a slow reader has the time for each.
+/// The parts in which a larger message is written, each once the one before has left the buffer, so
+/// that a slow reader has the time for each.
 const PART_BYTES: usize = 64 << 10;
 
 /// The side of a socket that is written.
@@ -193,5 +193,38 @@ pub(super) fn closing(error: &Error) -> Option<CloseFrame> {
         Some(frame(CloseCode::Invalid, "the text is not UTF-8"))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use tokio::io::duplex;
+    use tokio::time::timeout;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::guard::opened;
+    use crate::metrics::FrameFrom;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_left_in_its_middle_is_followed_by_nothing_but_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, _writer) = opened(folder.path());
+        let (ours, theirs) = duplex(4 << 10);
+        let ours = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+        let mut theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let times = (Arc::clone(guard.clock()), guard.metrics().frames(FrameFrom::Client));
+        let to = Mutex::new(Writer::new(ours.split().0, times));
+        let writing = timeout(Duration::from_secs(1), send(&to, "x".repeat(200_000).into()));
+        assert!(writing.await.is_err(), "nobody reads");
+        let other = async {
+            assert!(send(&to, "other".into()).await.is_err());
+            assert!(to.lock().await.feed("other".into()).await.is_err());
+            end(&to, None).await;
+        };
+        let (read, ()) = tokio::join!(theirs.next(), other);
+        assert!(matches!(read, Some(Ok(Message::Close(None)))), "{read:?}");
     }
 }

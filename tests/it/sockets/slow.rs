@@ -56,7 +56,7 @@ fn a_lane_that_has_much_to_say_to_a_slow_client_lets_others_speak() {
             }
             before += 1;
         }
-        // Some were written before it came, and some waited in front of it.
-        assert!((60..90).contains(&before), "{before} of 100");
+        // About those that upstream has sent before it.
+        assert!((40..90).contains(&before), "{before} of 100");
     });
 }

@@ -98,13 +98,13 @@ impl Running {
 
     /// Holds what upstream may begin behind a message, or ends the session.
     async fn pass_if_held(&self, message: Bytes) -> Option<Passed> {
-        let waits = self.is_holding();
+        let waits = self.waits();
         let held = match self.may_use_what_is_held().await {
             Ok(()) => self.hold_next(Bounding::Own).await,
             Err(failed) => Err(failed),
         };
         match held {
-            Ok(held) => Some(Passed { message, held: if waits { Held::Now } else { held } }),
+            Ok(held) => Some(Passed { message, held: held.max(waits) }),
             Err(failed) => {
                 self.end_for(failed).await;
                 None
@@ -112,9 +112,9 @@ impl Running {
         }
     }
 
-    /// Whether something is being held, which a message that may begin something waits for.
-    fn is_holding(&self) -> bool {
-        self.next.try_lock().is_err()
+    /// A message that may begin something waits while something is being held.
+    fn waits(&self) -> Held {
+        if self.next.try_lock().is_ok() { Held::Before } else { Held::Now }
     }
 
     /// Ends the session, since what upstream may begin next can't be held. What runs is cancelled, so
@@ -201,20 +201,14 @@ impl Running {
             let event_id = event_id.clone();
             state.update(PendingUpdate { event_id, is_named, is_own: false, settings, wanted_before })
         };
-        let waits = self.is_holding();
+        let waits = self.waits();
         let held = if is_taken {
             self.hold_next(Bounding::Caller).await
         } else {
             Err(self.session.refused(Refusal::Overloaded).await)
         };
         let held = match held {
-            Ok(held) => {
-                if waits {
-                    Held::Now
-                } else {
-                    held
-                }
-            }
+            Ok(held) => held.max(waits),
             Err(failed) => {
                 self.state().erred(&event_id);
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;

@@ -94,7 +94,7 @@ impl Running {
         let mut next = self.next.lock().await;
         let of_response = self.hold_next_response(&mut next, bounding).await?;
         let of_transcription = self.hold_next_transcription(&mut next).await?;
-        Ok(if of_response == Held::Now { Held::Now } else { of_transcription })
+        Ok(of_response.max(of_transcription))
     }
 
     async fn hold_next_response(&self, next: &mut Next, bounding: Bounding) -> Result<Held, Failed> {
