@@ -219,7 +219,7 @@ impl Guard {
 
 /// A guard on an empty ledger in a folder, for tests of its parts.
 #[cfg(test)]
-fn opened(folder: &std::path::Path) -> (Arc<Guard>, crate::store::BackgroundWriter) {
+pub(crate) fn opened(folder: &std::path::Path) -> (Arc<Guard>, crate::store::BackgroundWriter) {
     use crate::store::{Durability, Engine, Store};
 
     let store = Store::open(folder, Durability::Process).unwrap();

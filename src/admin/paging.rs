@@ -1,5 +1,7 @@
 //! Pages of lists: where a page starts, how long it is, and which items it has.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -33,25 +35,39 @@ pub(super) fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -
 
 /// Returns a page of a given length.
 pub(super) fn page_of<T>(
-    mut all: Vec<T>,
+    all: Vec<T>,
     paging: &Paging,
     limit: usize,
     id: impl Fn(&T) -> String,
 ) -> Result<List<T>, ApiError> {
+    let place = |all: &[T], cursor: &str| {
+        let at = all.iter().position(|item| id(item) == *cursor)?;
+        Some(at..at + 1)
+    };
+    page_beside(all, paging, limit, &id, place)
+}
+
+/// Returns a page of a list in which `place` finds what a cursor names, or the gap that this has left.
+pub(super) fn page_beside<T>(
+    mut all: Vec<T>,
+    paging: &Paging,
+    limit: usize,
+    id: impl Fn(&T) -> String,
+    place: impl Fn(&[T], &str) -> Option<Range<usize>>,
+) -> Result<List<T>, ApiError> {
     let place = |all: &[T], cursor: &str, param| {
-        let at = all.iter().position(|item| id(item) == *cursor);
-        at.ok_or_else(|| ApiError::bad(Some(param), "there is nothing of that id"))
+        place(all, cursor).ok_or_else(|| ApiError::bad(Some(param), "there is nothing of that id"))
     };
     if !ascending(paging.order.as_deref(), true)? {
         all.reverse();
     }
     if let Some(after) = &paging.after {
         let at = place(&all, after, "after")?;
-        all.drain(..=at);
+        all.drain(..at.end);
     }
     if let Some(before) = &paging.before {
         // The page that ends there, not the first one.
-        all.truncate(place(&all, before, "before")?);
+        all.truncate(place(&all, before, "before")?.start);
         let start = all.len().saturating_sub(limit);
         all.drain(..start);
         return Ok(List::new(all, start > 0, id));

@@ -1,5 +1,7 @@
 //! The sockets of clients that are open on this guard.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -8,9 +10,10 @@ use utoipa::IntoParams;
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::Query;
-use crate::admin::paging::{Paging, page};
+use crate::admin::paging::{Paging, page_beside, page_length};
 use crate::admin::view::List;
 use crate::admin::view::sockets::SocketView;
+use crate::guard::sockets::OpenSocket;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,19 @@ pub(crate) async fn list(
     if let Some(key) = key_id {
         sockets.retain(|socket| *socket.key == *key);
     }
-    let page = page(sockets, &Paging { limit, after, before, order }, |socket| socket.id.clone())?;
+    let is_descending = order.as_deref() == Some("desc");
+    // One that was closed since the last page leaves its place.
+    let place = |sockets: &[Arc<OpenSocket>], id: &str| {
+        let number = admin.guard.socket_number(id)?;
+        let is_before = |socket: &Arc<OpenSocket>| {
+            if is_descending { socket.number > number } else { socket.number < number }
+        };
+        let start = sockets.partition_point(is_before);
+        let is_there = sockets.get(start).is_some_and(|socket| socket.number == number);
+        Some(start..start + usize::from(is_there))
+    };
+    let length = page_length(limit)?;
+    let paging = Paging { limit, after, before, order };
+    let page = page_beside(sockets, &paging, length, |socket| socket.id.clone(), place)?;
     Ok(Json(page.map(|socket| SocketView::of(&socket))))
 }

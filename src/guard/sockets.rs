@@ -1,6 +1,6 @@
 //! The sockets of clients on this guard: how many each key has, and which are open.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::domain::Money;
@@ -11,6 +11,8 @@ use crate::sync::unpoisoned;
 
 /// How many sockets a key may have.
 const OF_KEY_MAX: usize = 5_000;
+/// Sockets that were closed lately, behind which a list may go on.
+const CLOSED_MAX: usize = 10_000;
 
 /// The sockets of a guard.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ struct State {
     /// Those that are open, in the order in which they were opened.
     open: BTreeMap<u64, Arc<OpenSocket>>,
     last: u64,
+    /// The ids and numbers of those that were closed last.
+    closed: VecDeque<(String, u64)>,
 }
 
 impl Sockets {
@@ -36,6 +40,8 @@ impl Sockets {
 pub struct OpenSocket {
     /// The id of the request that opened it, which the log has.
     pub id: String,
+    /// Its number in the order in which this guard has opened them; 0 before it is open.
+    pub number: u64,
     /// Id of its key.
     pub key: Arc<str>,
     /// Id of the project the key is in.
@@ -68,7 +74,8 @@ impl OpenSocket {
         tags: Tags,
     ) -> Self {
         let activity = Mutex::new(Activity { tags: Arc::new(tags), ..Activity::default() });
-        Self { id, key: Arc::clone(key), project: Arc::clone(project), endpoint, since_ms, activity }
+        let (key, project) = (Arc::clone(key), Arc::clone(project));
+        Self { id, number: 0, key, project, endpoint, since_ms, activity }
     }
 
     /// What was done on it so far.
@@ -104,16 +111,16 @@ pub struct SocketPlace {
 impl SocketPlace {
     /// The socket is open.
     pub fn open(self, socket: OpenSocket) -> Listed {
-        let socket = Arc::new(socket);
-        let number = {
+        let socket = {
             let mut state = self.sockets.state();
             state.last += 1;
             let number = state.last;
+            let socket = Arc::new(OpenSocket { number, ..socket });
             state.open.insert(number, Arc::clone(&socket));
-            number
+            socket
         };
         self.metrics.sockets_open().inc();
-        Listed { place: self, number, socket }
+        Listed { place: self, socket }
     }
 }
 
@@ -133,14 +140,20 @@ impl Drop for SocketPlace {
 #[derive(Debug)]
 pub struct Listed {
     place: SocketPlace,
-    number: u64,
     /// The socket.
     pub socket: Arc<OpenSocket>,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.place.sockets.state().open.remove(&self.number);
+        let OpenSocket { id, number, .. } = &*self.socket;
+        let mut state = self.place.sockets.state();
+        state.open.remove(number);
+        if state.closed.len() >= CLOSED_MAX {
+            state.closed.pop_front();
+        }
+        state.closed.push_back((id.clone(), *number));
+        drop(state);
         self.place.metrics.sockets_open().dec();
     }
 }
@@ -161,6 +174,13 @@ impl Guard {
     /// The sockets that are open, in the order in which they were opened.
     pub fn open_sockets(&self) -> Vec<Arc<OpenSocket>> {
         self.sockets.state().open.values().cloned().collect()
+    }
+
+    /// The number of a socket that is open, or was closed lately.
+    pub fn socket_number(&self, id: &str) -> Option<u64> {
+        let state = self.sockets.state();
+        let open = state.open.values().find(|socket| socket.id == id).map(|socket| socket.number);
+        open.or_else(|| state.closed.iter().find(|(closed, _)| closed == id).map(|(_, number)| *number))
     }
 }
 

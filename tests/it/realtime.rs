@@ -1,5 +1,6 @@
 //! Realtime sessions: what may be spent is held before upstream can begin it, and booked by its usage.
 
+mod ends;
 mod secrets;
 mod stopped;
 mod tags;

@@ -3,6 +3,7 @@
 pub(crate) mod ends;
 mod http2;
 mod seen;
+mod slow;
 mod steering;
 mod stopped;
 mod tags;

@@ -1,8 +1,6 @@
 //! A client's socket and the one to upstream beside it: how both are served, and how they end.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,13 +15,14 @@ use crate::guard::Guard;
 use crate::metrics::FrameFrom;
 use crate::proxy::room::Room;
 use crate::proxy::socket::budget::Budget;
-use crate::proxy::socket::wire::{Sink, Writer, closing, end, frame, ping};
+use crate::proxy::socket::wire::{Sink, Unread, Writer, closing, end, frame, pass, ping, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 
 /// How long a client may take to close its side.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// How often a client that says nothing is asked whether it is there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a client may say nothing before it is asked whether it is there, and then again until it is
+/// given up.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What is written to both sockets, and what ends them.
 pub(super) struct Pair {
@@ -31,11 +30,9 @@ pub(super) struct Pair {
     pub(super) to_upstream: Sink<UpstreamSocket>,
     /// The client is gone.
     pub(super) gone: CancellationToken,
-    /// Whether the client has sent anything since it was asked whether it is there.
-    is_there: AtomicBool,
-    /// Why the guard ends both sockets.
-    ended: OnceCell<CloseFrame>,
-    end: CancellationToken,
+    /// The guard ends both sockets, and why.
+    failed: CancellationToken,
+    failure: OnceCell<CloseFrame>,
 }
 
 /// The sides that are read.
@@ -58,8 +55,10 @@ pub(super) enum FromClient {
 pub(super) enum FromUpstream {
     /// An event.
     Event(Utf8Bytes),
-    /// It has closed its socket, or its socket has failed: how that of the client is closed.
+    /// It has closed its socket: how that of the client is closed.
     Closed(Option<CloseFrame>),
+    /// Its socket has failed: how that of the client is closed.
+    Failed(CloseFrame),
 }
 
 /// What is done with the messages of a pair of sockets.
@@ -93,32 +92,61 @@ impl Pair {
             to_client: Mutex::new(Writer::new(to_client, times(FrameFrom::Upstream))),
             to_upstream: Mutex::new(Writer::new(to_upstream, times(FrameFrom::Client))),
             gone: CancellationToken::new(),
-            is_there: AtomicBool::new(true),
-            ended: OnceCell::new(),
-            end: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            failure: OnceCell::new(),
         };
         (pair, Readers { from_client, from_upstream })
     }
 
     /// Ends both sockets.
     pub(super) fn fail(&self, code: CloseCode, reason: &'static str) {
-        let _ = self.ended.set(frame(code, reason));
-        self.end.cancel();
+        let _ = self.failure.set(frame(code, reason));
+        self.failed.cancel();
     }
 
-    /// The next message of the client.
+    /// Writes to the client, until it is gone; one that does not read is given up. Returns what was
+    /// written, or `None`.
+    pub(super) async fn unless_gone<T>(&self, writing: impl Future<Output = Result<T, Unread>>) -> Option<T> {
+        tokio::select! {
+            biased;
+            written = writing => {
+                if written.is_err() {
+                    self.gone.cancel();
+                }
+                written.ok()
+            }
+            () = self.gone.cancelled() => None,
+        }
+    }
+
+    /// Sends a text to the client, or gives it up.
+    pub(super) async fn tell(&self, text: Utf8Bytes) {
+        self.unless_gone(send(&self.to_client, text)).await;
+    }
+
+    /// Passes an event of upstream, which came at a running time, on to the client, or gives it up.
+    pub(super) async fn pass_to_client(&self, event: Utf8Bytes, came: Duration) {
+        self.unless_gone(pass(&self.to_client, event, came)).await;
+    }
+
+    /// The next message of the client. One that says nothing is asked whether it is there, and is
+    /// given up if it does not answer.
     pub(super) async fn next(
         &self,
         from_client: &mut SplitStream<ClientSocket>,
         budget: &Budget,
     ) -> FromClient {
         loop {
-            let message = match from_client.next().await {
+            let message = tokio::select! {
+                biased;
+                message = from_client.next() => message,
+                () = self.falls_silent() => return FromClient::Closed(None),
+            };
+            let message = match message {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => return FromClient::Closed(closing(&error)),
                 None => return FromClient::Closed(None),
             };
-            self.is_there.store(true, Ordering::Relaxed);
             match message {
                 Message::Text(text) => return FromClient::Text(text, budget.take()),
                 Message::Binary(_) => {
@@ -132,13 +160,12 @@ impl Pair {
         }
     }
 
-    /// Waits until the client does not answer, or can't be asked, whether it is there.
+    /// Asks a client that says nothing whether it is there; returns once it has not answered, or can't
+    /// be asked.
     async fn falls_silent(&self) {
-        loop {
-            tokio::time::sleep(PING_EVERY).await;
-            if !self.is_there.swap(false, Ordering::Relaxed) || ping(&self.to_client).await.is_err() {
-                return;
-            }
+        tokio::time::sleep(SILENCE_MAX).await;
+        if ping(&self.to_client).await.is_ok() {
+            tokio::time::sleep(SILENCE_MAX).await;
         }
     }
 }
@@ -155,7 +182,7 @@ pub(super) async fn next_event(from_upstream: &mut SplitStream<UpstreamSocket>) 
             Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Err(error)) => {
                 tracing::warn!(event = "upstream_socket_failed", %error, "a socket to upstream failed");
-                return FromUpstream::Closed(Some(frame(CloseCode::Error, "the socket to upstream failed")));
+                return FromUpstream::Failed(frame(CloseCode::Error, "the socket to upstream failed"));
             }
             None => return FromUpstream::Closed(None),
         }
@@ -186,17 +213,23 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
         close = relaying.as_mut() => close,
         close = served(traffic, &mut from_client) => {
             pair.gone.cancel();
-            traffic.close().await;
-            end(&pair.to_client, close).await;
-            // What is open goes on, as far as it outlives its client.
-            tokio::select! {
-                biased;
-                _ = relaying.as_mut() => {}
-                () = traffic.all_ended() => {}
-            }
+            let goodbye = tokio::time::timeout(GOODBYE_MAX, end(&pair.to_client, close));
+            // What is open goes on meanwhile, as far as it outlives its client.
+            let ending = async {
+                traffic.close().await;
+                traffic.all_ended().await;
+            };
+            let relayed = async {
+                tokio::select! {
+                    biased;
+                    _ = relaying.as_mut() => {}
+                    () = ending => {}
+                }
+            };
+            let _ = tokio::join!(goodbye, relayed);
             None
         }
-        () = pair.end.cancelled() => pair.ended.get().cloned(),
+        () = pair.failed.cancelled() => pair.failure.get().cloned(),
         () = stopped => Some(frame(CloseCode::Restart, "spendguard is being restarted")),
     };
     // Nothing goes on at upstream while clients read what has come.
@@ -212,14 +245,14 @@ pub(super) async fn serve<T: Traffic>(traffic: &T, readers: Readers, mut stop: w
     }
 }
 
-/// Serves the client until it closes its socket, reads no more, or is not there any more.
+/// Serves the client until it closes its socket, or is given up.
 async fn served<T: Traffic>(traffic: &T, from_client: &mut SplitStream<ClientSocket>) -> Option<CloseFrame> {
-    let pair = traffic.pair();
-    let mut silent = pin!(pair.falls_silent());
     tokio::select! {
         biased;
         close = traffic.listen(from_client) => close,
-        () = pair.gone.cancelled() => None,
-        () = silent.as_mut() => None,
+        () = traffic.pair().gone.cancelled() => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

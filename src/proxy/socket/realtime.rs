@@ -51,6 +51,8 @@ pub(super) struct Running {
     state: Mutex<State>,
     /// What is held for what upstream may begin by itself.
     next: tokio::sync::Mutex<Next>,
+    /// Notified when an event was read behind which something may have to be held.
+    led_on: Notify,
     /// Notified when a response or a transcription has ended.
     ended: Notify,
     /// The session ends once nothing is open.
@@ -109,6 +111,7 @@ impl Running {
             transcription,
             state,
             next,
+            led_on: Notify::new(),
             ended: Notify::new(),
             ending: CancellationToken::new(),
         }
@@ -135,6 +138,17 @@ impl Running {
 
     fn now(&self) -> Duration {
         self.session.now()
+    }
+
+    /// Waits until nothing is open, or what is has had its time to end.
+    async fn quiet(&self) {
+        let nothing_open = async {
+            while self.state().has_open(self.now()) {
+                // An answer that is due may not come.
+                let _ = tokio::time::timeout(LOOK_EVERY, self.ended.notified()).await;
+            }
+        };
+        let _ = tokio::time::timeout(ENDING_MAX, nothing_open).await;
     }
 
     async fn cancel(&self, response: &str) {
@@ -196,13 +210,7 @@ impl Traffic for Running {
     }
 
     async fn all_ended(&self) {
-        let nothing_open = async {
-            while self.state().has_open(self.now()) {
-                // An answer that is due may not come.
-                let _ = tokio::time::timeout(LOOK_EVERY, self.ended.notified()).await;
-            }
-        };
-        let _ = tokio::time::timeout(ENDING_MAX, nothing_open).await;
+        self.quiet().await;
         self.cut();
     }
 }

@@ -17,7 +17,7 @@ use crate::protocol::openai::endpoint::Endpoint;
 use crate::protocol::openai::socket::{self, Framed, Lane, Messages, with_own_input};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body;
+use crate::proxy::body::{self, AnswerError};
 use crate::proxy::exchange::{self, MeteredExchange};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::AdmittedRequest;
@@ -25,7 +25,7 @@ use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::socket::lanes::{First, Waiting};
 use crate::proxy::socket::responses::Running;
 use crate::proxy::socket::session::{Session, error_event};
-use crate::proxy::socket::wire::{Unread, Writer, send, write};
+use crate::proxy::socket::wire::{Sink, Unread, Writer, write};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 use crate::proxy::tap::StreamPolicy;
 use crate::proxy::{Failed, Rules};
@@ -206,31 +206,14 @@ impl Running {
             let whole = body::read(body, self.session.error_bounds()).await.unwrap_or_default();
             return self.pass_error(Response::from_parts(head, whole), lane).await;
         }
-        let mut events =
-            Events { lane, latest: head.extensions.get(), messages: Messages::default(), came: Vec::new() };
-        let mut next = body.frame().await;
-        while let Some(frame) = next {
-            let mut to_client = self.pair.to_client.lock().await;
-            let mut ready = Some(Some(frame));
-            while let Some(Some(frame)) = ready {
-                let Ok(frame) = frame else {
-                    drop(to_client);
-                    return self.break_off(lane).await;
-                };
-                if events.write(frame, &mut to_client).await.is_err() {
-                    return self.pair.gone.cancel();
-                }
-                // Those that are there already are sent with it.
-                ready = body.frame().now_or_never();
+        let (latest, messages, unsent) = (head.extensions.get(), Messages::default(), Vec::new());
+        let mut events = Events { session: &self.session, lane, latest, messages, unsent };
+        while let Some(part) = body.frame().await {
+            match self.pair.unless_gone(events.pass(part, &mut body, &self.pair.to_client)).await {
+                Some(Then::GoesOn) => {}
+                Some(Then::BreaksOff) => return self.break_off(lane).await,
+                Some(Then::Ends) | None => return,
             }
-            if events.send(&mut to_client).await.is_err() {
-                return self.pair.gone.cancel();
-            }
-            drop(to_client);
-            next = match ready {
-                Some(end) => end,
-                None => body.frame().await,
-            };
         }
     }
 
@@ -252,36 +235,65 @@ impl Running {
 
     async fn pass_error(&self, answer: Response<Bytes>, lane: &Lane) {
         let event = error_event(&answer, lane.as_deref());
-        let _ = send(&self.pair.to_client, event.into()).await;
+        self.pair.tell(event.into()).await;
     }
 }
 
 /// The events of an answer on their way to the client.
 struct Events<'a> {
+    session: &'a Session,
     lane: &'a Lane,
     latest: Option<&'a LatestPart>,
     messages: Messages,
-    /// When those had come that are written and not sent.
-    came: Vec<Duration>,
+    /// When those came that are written and not sent.
+    unsent: Vec<Duration>,
+}
+
+/// What an answer does behind the parts that were passed on.
+enum Then {
+    GoesOn,
+    Ends,
+    BreaksOff,
 }
 
 impl Events<'_> {
-    /// Writes what a part of the answer completes.
+    /// Sends what a part of the answer completes, with the parts that are there already. If the client
+    /// lets one wait, others get their turn behind it.
+    async fn pass(
+        &mut self,
+        part: Result<Frame<Bytes>, AnswerError>,
+        body: &mut Answer,
+        to: &Sink<ClientSocket>,
+    ) -> Result<Then, Unread> {
+        let mut to = to.lock().await;
+        let began = self.session.now();
+        let mut next = Some(part);
+        let then = loop {
+            match next {
+                Some(Ok(part)) => self.write(part, &mut to).await?,
+                Some(Err(_)) => break Then::BreaksOff,
+                None => break Then::Ends,
+            }
+            if to.has_waited_since(began) {
+                break Then::GoesOn;
+            }
+            let Some(ready) = body.frame().now_or_never() else { break Then::GoesOn };
+            next = ready;
+        };
+        to.flush().await?;
+        self.unsent.drain(..).for_each(|came| to.passed(came));
+        Ok(then)
+    }
+
+    /// Writes what a part completes.
     async fn write(&mut self, part: Frame<Bytes>, to: &mut Writer<ClientSocket>) -> Result<(), Unread> {
         let Ok(part) = part.into_data() else { return Ok(()) };
         for Framed { message, is_own } in self.messages.feed(&part) {
             let message = if is_own { socket::in_lane(message, self.lane.as_deref()) } else { message };
             let Ok(text) = Utf8Bytes::try_from(message) else { continue };
             to.feed(text).await?;
-            self.came.extend(self.latest.and_then(LatestPart::came).filter(|_| !is_own));
+            self.unsent.extend(self.latest.and_then(LatestPart::came).filter(|_| !is_own));
         }
-        Ok(())
-    }
-
-    /// Sends what is written.
-    async fn send(&mut self, to: &mut Writer<ClientSocket>) -> Result<(), Unread> {
-        to.flush().await?;
-        self.came.drain(..).for_each(|came| to.passed(came));
         Ok(())
     }
 }

@@ -17,7 +17,6 @@ use crate::proxy::room::Room;
 use crate::proxy::socket::lanes::{Afterwards, Entered, Goes, Lanes, Waiting};
 use crate::proxy::socket::pair::{FromClient, FromUpstream, Pair, Traffic, next_event, unasked};
 use crate::proxy::socket::session::{Session, not_binary};
-use crate::proxy::socket::wire::{pass, send};
 use crate::proxy::socket::{ClientSocket, UpstreamSocket};
 use crate::upstream::{Closed, Source};
 
@@ -146,13 +145,10 @@ impl Running {
         loop {
             let text = match self.next_event(&mut from_upstream, &mut together).await {
                 FromUpstream::Event(text) => text,
-                FromUpstream::Closed(close) => {
-                    let _ = self.bring(&mut together).await;
-                    return close;
-                }
+                FromUpstream::Closed(close) => return close,
+                FromUpstream::Failed(close) => return Some(close),
             };
             if !self.pass_event(text, self.session.now(), &mut together).await {
-                let _ = self.bring(&mut together).await;
                 return Some(unasked("a response that was not asked for"));
             }
         }
@@ -165,13 +161,15 @@ impl Running {
         from_upstream: &mut SplitStream<UpstreamSocket>,
         together: &mut Together,
     ) -> FromUpstream {
-        if !together.is_empty()
-            && let Some(next) = next_event(from_upstream).now_or_never()
-        {
-            return next;
+        let next = if together.is_empty() { None } else { next_event(from_upstream).now_or_never() };
+        if let Some(FromUpstream::Event(event)) = next {
+            return FromUpstream::Event(event);
         }
         let _ = self.bring(together).await;
-        next_event(from_upstream).await
+        match next {
+            Some(end) => end,
+            None => next_event(from_upstream).await,
+        }
     }
 
     /// Passes an event of upstream on, which came at a running time, behind those that came together
@@ -199,7 +197,7 @@ impl Running {
             }
             Goes::ToClient => {
                 if let Some(text) = self.session.masked(text) {
-                    let _ = pass(&self.pair.to_client, text, came).await;
+                    self.pair.pass_to_client(text, came).await;
                 }
             }
             Goes::Afterwards { to, is_last } => {
@@ -221,7 +219,7 @@ impl Running {
     /// Shows the client an event that is about no open response.
     pub(super) async fn show(&self, text: Utf8Bytes) {
         if let Some(text) = self.session.masked(text) {
-            let _ = send(&self.pair.to_client, text).await;
+            self.pair.tell(text).await;
         }
     }
 

@@ -19,7 +19,6 @@ use crate::proxy::mask::masked;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::socket::budget::Budget;
 use crate::proxy::socket::pair::Pair;
-use crate::proxy::socket::wire::send;
 use crate::proxy::{Failed, Proxy, Rules};
 
 /// The largest error that is passed on.
@@ -33,7 +32,7 @@ pub(super) struct Session {
     pub(super) head: http::request::Parts,
     /// What the client sends of a message.
     pub(super) budget: Budget,
-    /// It, in the list of those that are open.
+    /// Its entry in the list of open sockets.
     pub(super) listed: Listed,
     /// The key that upstream was called with and no client may see; `None` if it is the client's own.
     pub(super) upstream_key: Option<String>,
@@ -108,9 +107,7 @@ impl Session {
         let (head, body) = self.shard.refuse(&rules, &refusal, in_flight).into_parts();
         let body = body::read(body, self.error_bounds()).await.unwrap_or_default();
         let event = self.named_error(&Response::from_parts(head, body), event_id);
-        if send(&pair.to_client, event.into()).await.is_err() {
-            pair.gone.cancel();
-        }
+        pair.tell(event.into()).await;
     }
 
     /// Answers a message that asks for nothing that could be held.

@@ -20,7 +20,7 @@ use crate::proxy::socket::UpstreamSocket;
 use crate::proxy::socket::lanes::{Afterwards, First, Input, OpenSuccessor, Unsteerable};
 use crate::proxy::socket::request::{Admission, answer, broken};
 use crate::proxy::socket::responses::Running;
-use crate::proxy::socket::wire::{Writer, send};
+use crate::proxy::socket::wire::Writer;
 use crate::upstream::SendError;
 
 /// Why input is not sent, as upstream says it: a code and a message.
@@ -191,7 +191,7 @@ impl Running {
     }
 
     async fn not_steered(&self, steer: &Steer, Reason(code, message): Reason, lane: &Lane) {
-        let _ = send(&self.pair.to_client, steer.failed(&code, &message, lane.as_deref()).into()).await;
+        self.pair.tell(steer.failed(&code, &message, lane.as_deref()).into()).await;
     }
 
     /// Does what comes after a response with further input: passes on what upstream says of the input,

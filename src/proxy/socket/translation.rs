@@ -185,12 +185,11 @@ impl Traffic for Running {
             let text = match next_event(&mut from_upstream).await {
                 FromUpstream::Event(text) => text,
                 FromUpstream::Closed(close) => return close,
+                FromUpstream::Failed(close) => return Some(close),
             };
             let came = self.session.now();
             let Some(text) = self.session.masked(text) else { continue };
-            if pass(&self.pair.to_client, text, came).await.is_err() {
-                self.pair.gone.cancel();
-            }
+            self.pair.pass_to_client(text, came).await;
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::domain::demand::{Image, Media, Transcript};
 use crate::domain::{Class, Demand, Quantities};
+use crate::guard::Ending;
 use crate::pricing::bound::AUDIO_MS_PER_TOKEN;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::realtime::{Settings, Transcription};
@@ -40,8 +41,8 @@ impl Amount {
     }
 }
 
-/// When what a message needs was held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When what a message needs was held: of two things, the later one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Held {
     /// Before it came, or it needs nothing.
     Before,
@@ -232,11 +233,14 @@ impl Turn {
         in_flight.uncounted();
     }
 
-    /// It was not seen to end: its hold is charged if upstream may have begun it.
-    pub(super) fn lost(self, is_client: bool) {
-        let Self { exchange, mut in_flight, .. } = self;
-        drop(exchange);
+    /// Upstream may have begun it, and it was not seen to end: its hold is charged.
+    pub(super) fn lost(self, disconnected: bool) {
+        let Self { exchange, mut in_flight, first_output: ttft, .. } = self;
+        let of = Exchange { status: 200, ttft, disconnected, ..Exchange::default() };
+        let tier = exchange.reservation.hold().tier;
+        let settled = exchange.reservation.assume(Ending { tier, ..of.ending() });
         in_flight.status = 200;
-        in_flight.ended(if is_client { "disconnected" } else { "upstream_error" });
+        in_flight.settled(&settled);
+        in_flight.ended(if disconnected { "disconnected" } else { "upstream_error" });
     }
 }

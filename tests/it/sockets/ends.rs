@@ -29,6 +29,11 @@ pub(crate) enum Act {
 
 /// A guard before an upstream that answers each message as `reply` says.
 pub(crate) async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
+    house_within(LIMIT, reply).await
+}
+
+/// The same within a limit.
+pub(crate) async fn house_within(limit: &str, reply: impl Fn(&Value) -> Vec<Act> + 'static) -> House {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let reply = Rc::new(reply);
@@ -54,7 +59,7 @@ pub(crate) async fn house_before(reply: impl Fn(&Value) -> Vec<Act> + 'static) -
             });
         }
     });
-    House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), LIMIT).await
+    House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), limit).await
 }
 
 fn begun() -> Value {

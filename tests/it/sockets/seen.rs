@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use spendguard::domain::Money;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::ends::{Act, house_before};
 use super::{create, next, opened, response, say, settled};
 use crate::accrual::LIMIT;
 use crate::harness::{House, run};
@@ -30,13 +31,16 @@ async fn count(house: &House, name: &str, labels: &[&str]) -> usize {
     values(house, name, labels).await.iter().sum()
 }
 
-async fn frames(house: &House, labels: &[&str]) -> usize {
+pub(super) async fn frames(house: &House, labels: &[&str]) -> usize {
     count(house, "spendguard_frame_overhead_seconds_count", labels).await
 }
 
 /// Waits until so many messages are measured: their reader may have one before it is.
 async fn measured(house: &House, labels: &[&str], count: usize) {
-    while frames(house, labels).await < count {
+    for _ in 0..500 {
+        if frames(house, labels).await >= count {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(frames(house, labels).await, count);
@@ -96,6 +100,36 @@ fn an_open_socket_is_listed_with_its_run_and_what_its_requests_have_cost_until_i
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(count(&house, "spendguard_sockets_open", &[]).await, 0);
+    });
+}
+
+#[test]
+fn the_list_of_open_sockets_goes_on_behind_one_that_has_been_closed() {
+    run(async {
+        let house = House::with(LIMIT).await;
+        let mut sockets = Vec::new();
+        for _ in 0..4 {
+            sockets.push(opened(&house, &[]).await);
+        }
+        let all = listed(&house, "").await;
+        let ids: Vec<&str> = all.iter().map(|socket| socket["id"].as_str().unwrap()).collect();
+        drop(sockets.remove(1));
+        while listed(&house, "").await.len() > 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let gone = ids[1];
+        for (query, expected) in [
+            (format!("?after={gone}"), &[ids[2], ids[3]][..]),
+            (format!("?after={gone}&order=desc"), &[ids[0]]),
+            (format!("?before={gone}"), &[ids[0]]),
+            (format!("?before={gone}&order=desc"), &[ids[3], ids[2]]),
+        ] {
+            let page = listed(&house, &query).await;
+            let shown: Vec<&str> = page.iter().map(|socket| socket["id"].as_str().unwrap()).collect();
+            assert_eq!(shown, expected, "{query}");
+        }
+        let unknown = house.admin(Method::GET, "/guard/v1/sockets?after=req_unknown", None).await;
+        assert_eq!(unknown.status, http::StatusCode::BAD_REQUEST);
     });
 }
 
@@ -185,5 +219,23 @@ fn what_a_slow_reader_lets_wait_is_measured_apart() {
         assert!(slow > 0 && ready > 0, "{slow} and {ready}");
         let waited = seconds(&house, "reader=\"slow\"").await;
         assert!(waited > 0.5, "{waited} seconds");
+    });
+}
+
+#[test]
+fn the_last_messages_before_an_answer_breaks_off_are_measured() {
+    run(async {
+        let house = house_before(|_| {
+            let begun =
+                json!({ "type": "response.created", "response": { "id": "resp_1", "status": "in_progress" } });
+            let delta = json!({ "type": "response.output_text.delta", "delta": "word" });
+            let deltas = std::iter::repeat_with(|| Act::Say(delta.clone())).take(9);
+            [Act::Say(begun)].into_iter().chain(deltas).chain([Act::Cut]).collect()
+        })
+        .await;
+        let mut socket = opened(&house, &[]).await;
+        say(&mut socket, &create(json!({}))).await;
+        assert_eq!(response(&mut socket).await.len(), 11, "and the error");
+        measured(&house, &["from=\"upstream\""], 10).await;
     });
 }

@@ -231,7 +231,7 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     basis_counted: "counted by the guard",
     basis_assumed: "assumed",
     sockets: "Open WebSockets",
-    sockets_lead: "WebSockets that are open on this guard, and what their requests have cost so far.",
+    sockets_lead: "WebSockets that are open on this guard, and what their requests have cost so far. A kill switch closes none of them: it stops what they begin next.",
     sockets_of_one_guard: "Several guards share the ledger. Each one knows only its own WebSockets: those of the others are not here.",
     no_sockets: "No open WebSockets",
     no_sockets_how: "Realtime sessions and WebSockets of /v1/responses appear here while they are open.",

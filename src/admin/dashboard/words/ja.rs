@@ -231,7 +231,7 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     basis_counted: "ガードで計数",
     basis_assumed: "推定",
     sockets: "開いているWebSocket",
-    sockets_lead: "このガードで開いているWebSocketと、そのリクエストのこれまでの費用です。",
+    sockets_lead: "このガードで開いているWebSocketと、そのリクエストのこれまでの費用です。緊急停止はWebSocketを閉じず、次に始まる処理を止めます。",
     sockets_of_one_guard: "複数のガードが台帳を共有しています。各ガードが把握するのは自身のWebSocketだけで、ほかのガードのものはここに表示されません。",
     no_sockets: "開いているWebSocketはありません",
     no_sockets_how: "リアルタイムセッションと/v1/responsesのWebSocketは、開いている間ここに表示されます。",

@@ -231,7 +231,7 @@ pub(in crate::admin::dashboard) const KA: Words = Words {
     basis_counted: "დათვლილია დამცველის მიერ",
     basis_assumed: "ნავარაუდევი",
     sockets: "ღია WebSocket-ები",
-    sockets_lead: "ამ დამცველზე ღია WebSocket-ები და მათი მოთხოვნების ღირებულება ამ დრომდე.",
+    sockets_lead: "ამ დამცველზე ღია WebSocket-ები და მათი მოთხოვნების ღირებულება ამ დრომდე. ავარიული გამომრთველი არც ერთს არ ხურავს: ის აჩერებს იმას, რაც შემდეგ დაიწყება.",
     sockets_of_one_guard: "ჟურნალს რამდენიმე დამცველი იყენებს. თითოეულმა მხოლოდ საკუთარი WebSocket-ები იცის: სხვებისა აქ არ ჩანს.",
     no_sockets: "ღია WebSocket-ები არ არის",
     no_sockets_how: "Realtime სესიები და /v1/responses-ის WebSocket-ები აქ ჩანს, სანამ ღიაა.",

@@ -231,7 +231,7 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     basis_counted: "policzony przez strażnika",
     basis_assumed: "założony",
     sockets: "Otwarte WebSockety",
-    sockets_lead: "WebSockety otwarte na tym strażniku i dotychczasowy koszt ich żądań.",
+    sockets_lead: "WebSockety otwarte na tym strażniku i dotychczasowy koszt ich żądań. Wyłącznik awaryjny żadnego nie zamyka: zatrzymuje to, co zaczną później.",
     sockets_of_one_guard: "Z księgi korzysta kilku strażników. Każdy zna tylko własne WebSockety: tych z pozostałych tu nie ma.",
     no_sockets: "Brak otwartych WebSocketów",
     no_sockets_how: "Sesje realtime i WebSockety /v1/responses są widoczne tutaj, dopóki są otwarte.",

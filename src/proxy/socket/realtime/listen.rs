@@ -19,7 +19,7 @@ use crate::proxy::socket::pair::{FromClient, Traffic};
 use crate::proxy::socket::realtime::Running;
 use crate::proxy::socket::realtime::context::{Context, IMAGES_MAX};
 use crate::proxy::socket::realtime::next::Bounding;
-use crate::proxy::socket::realtime::state::{AskedResponse, PendingUpdate, Reading};
+use crate::proxy::socket::realtime::state::{AskedResponse, PendingUpdate, Reading, UpstreamEnd};
 use crate::proxy::socket::session::{Session, not_binary};
 use crate::proxy::socket::turn::{Amount, Asked, Held, Turn};
 use crate::proxy::socket::wire::{Unread, pass, send};
@@ -42,6 +42,7 @@ impl Running {
                     if let Some(passed) = self.receive(text).await
                         && self.pass(passed, came).await.is_err()
                     {
+                        self.state().upstream_ended(UpstreamEnd::Failed);
                         self.pair.fail(CloseCode::Error, "upstream does not read");
                     }
                 }
@@ -97,17 +98,23 @@ impl Running {
 
     /// Holds what upstream may begin behind a message, or ends the session.
     async fn pass_if_held(&self, message: Bytes) -> Option<Passed> {
+        let waits = self.waits();
         let held = match self.may_use_what_is_held().await {
             Ok(()) => self.hold_next(Bounding::Own).await,
             Err(failed) => Err(failed),
         };
         match held {
-            Ok(held) => Some(Passed { message, held }),
+            Ok(held) => Some(Passed { message, held: held.max(waits) }),
             Err(failed) => {
                 self.end_for(failed).await;
                 None
             }
         }
+    }
+
+    /// A message that may begin something waits while something is being held.
+    fn waits(&self) -> Held {
+        if self.next.try_lock().is_ok() { Held::Before } else { Held::Now }
     }
 
     /// Ends the session, since what upstream may begin next can't be held. What runs is cancelled, so
@@ -194,13 +201,14 @@ impl Running {
             let event_id = event_id.clone();
             state.update(PendingUpdate { event_id, is_named, is_own: false, settings, wanted_before })
         };
+        let waits = self.waits();
         let held = if is_taken {
             self.hold_next(Bounding::Caller).await
         } else {
             Err(self.session.refused(Refusal::Overloaded).await)
         };
         let held = match held {
-            Ok(held) => held,
+            Ok(held) => held.max(waits),
             Err(failed) => {
                 self.state().erred(&event_id);
                 self.session.refuse(&self.pair, failed, given.as_deref()).await;

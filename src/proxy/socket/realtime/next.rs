@@ -45,22 +45,26 @@ impl Next {
     /// Ends what is held: it is charged where upstream may have begun it.
     pub(super) fn end(&mut self, state: &State, now: Duration) {
         let settings = state.settings();
-        if let Some(mut turn) = self.response.take() {
-            if state.is_answer_due(now) {
+        let pending_ms = state.context.pending_ms(&settings, now);
+        let is_unheard = pending_ms > 0 && state.may_be_unheard();
+        let end = |mut turn: Turn, may_have_begun: bool| {
+            if may_have_begun {
                 turn.begin();
                 turn.lost(false);
             } else {
                 turn.unused();
             }
+        };
+        if let Some(turn) = self.response.take() {
+            end(turn, state.is_answer_due(now) || (is_unheard && settings.answers_by_itself));
         }
-        let pending_ms = state.context.pending_ms(&settings, now);
         for mut turn in self.transcriptions.drain(..) {
             // Where upstream finds no turns, it may write down all that it is sent, at once.
             if !settings.detects_speech && pending_ms > 0 {
                 turn.begin();
                 turn.end_counted(pending_ms);
             } else {
-                turn.unused();
+                end(turn, is_unheard);
             }
         }
     }
@@ -90,7 +94,7 @@ impl Running {
         let mut next = self.next.lock().await;
         let of_response = self.hold_next_response(&mut next, bounding).await?;
         let of_transcription = self.hold_next_transcription(&mut next).await?;
-        Ok(if of_response == Held::Now { Held::Now } else { of_transcription })
+        Ok(of_response.max(of_transcription))
     }
 
     async fn hold_next_response(&self, next: &mut Next, bounding: Bounding) -> Result<Held, Failed> {

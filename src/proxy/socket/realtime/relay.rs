@@ -1,5 +1,6 @@
 //! What upstream sends in a session: billed where it ends something, and passed on.
 
+use std::convert::Infallible;
 use std::pin::pin;
 
 use futures_util::stream::SplitStream;
@@ -10,10 +11,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::protocol::openai::realtime::{Begun, ServerEvent, server_event, without_event_id};
 use crate::proxy::socket::UpstreamSocket;
 use crate::proxy::socket::pair::{FromUpstream, next_event, unasked};
+use crate::proxy::socket::realtime::Running;
 use crate::proxy::socket::realtime::next::Bounding;
-use crate::proxy::socket::realtime::state::{Erred, Reading, admits};
-use crate::proxy::socket::realtime::{ENDING_MAX, Running};
-use crate::proxy::socket::wire::{frame, pass};
+use crate::proxy::socket::realtime::state::{Erred, Reading, UpstreamEnd, admits};
+use crate::proxy::socket::wire::frame;
 
 /// Why a session is ended.
 const NOT_HELD: &str = "what comes next can't be held; see the error event";
@@ -22,34 +23,49 @@ const NOT_HELD: &str = "what comes next can't be held; see the error event";
 struct Unheld;
 
 impl Running {
+    /// Reads what upstream sends, and holds what may come next meanwhile: it may be the next event that
+    /// makes room for that.
     pub(super) async fn read_upstream(
         &self,
-        mut from_upstream: SplitStream<UpstreamSocket>,
+        from_upstream: SplitStream<UpstreamSocket>,
     ) -> Option<CloseFrame> {
-        let mut ended = pin!(async {
+        tokio::select! {
+            biased;
+            never = self.go_on() => match never {},
+            close = self.read_events(from_upstream) => close,
+        }
+    }
+
+    async fn read_events(&self, mut from_upstream: SplitStream<UpstreamSocket>) -> Option<CloseFrame> {
+        let mut over = pin!(async {
             self.ending.cancelled().await;
-            tokio::time::sleep(ENDING_MAX).await;
+            self.quiet().await;
         });
         loop {
-            if self.ending.is_cancelled() && !self.state().has_open(self.now()) {
-                return Some(frame(CloseCode::Policy, NOT_HELD));
-            }
             let message = tokio::select! {
                 biased;
-                () = ended.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
+                () = over.as_mut() => return Some(frame(CloseCode::Policy, NOT_HELD)),
                 message = next_event(&mut from_upstream) => message,
             };
-            let text = match message {
-                FromUpstream::Event(text) => text,
-                FromUpstream::Closed(close) => return close,
-            };
-            if self.take(text).await.is_err() {
-                return Some(unasked("a response that was not held"));
+            match message {
+                FromUpstream::Event(text) => {
+                    if self.take(text).await.is_err() {
+                        return Some(unasked("a response that was not held"));
+                    }
+                }
+                FromUpstream::Closed(close) => {
+                    self.state().upstream_ended(UpstreamEnd::Closed);
+                    return close;
+                }
+                FromUpstream::Failed(close) => {
+                    self.state().upstream_ended(UpstreamEnd::Failed);
+                    return Some(close);
+                }
             }
         }
     }
 
-    /// Follows an event, passes it on as the client may see it, and holds what may come next.
+    /// Follows an event, passes it on as the client may see it, and has what may come next held.
     async fn take(&self, text: Utf8Bytes) -> Result<(), Unheld> {
         let came = self.now();
         let event = server_event(&text);
@@ -70,12 +86,15 @@ impl Running {
             Some(text)
         };
         let is_clients = self.follow(event).await?;
-        if let Some(text) = shown.filter(|_| is_clients)
-            && pass(&self.pair.to_client, text, came).await.is_err()
-        {
-            self.pair.gone.cancel();
+        if let Some(text) = shown.filter(|_| is_clients) {
+            self.pair.pass_to_client(text, came).await;
         }
-        if leads_on { self.go_on().await } else { Ok(()) }
+        if leads_on {
+            self.led_on.notify_one();
+            // The hold is begun before the next event is read, which may need it.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Books what an event ends; returns whether the event is for the client.
@@ -158,15 +177,18 @@ impl Running {
         Ok(())
     }
 
-    /// Holds what may come next; a session in which that can't be held is ended.
-    async fn go_on(&self) -> Result<(), Unheld> {
-        if self.state().is_closed() {
-            return Ok(());
+    /// Holds what may come next whenever an event has led on; a session in which that can't be held is
+    /// ended.
+    async fn go_on(&self) -> Infallible {
+        loop {
+            self.led_on.notified().await;
+            if self.state().is_closed() {
+                continue;
+            }
+            if let Err(failed) = self.hold_next(Bounding::Own).await {
+                self.end_for(failed).await;
+            }
         }
-        if let Err(failed) = self.hold_next(Bounding::Own).await {
-            self.end_for(failed).await;
-        }
-        Ok(())
     }
 
     /// An error as the client may see it; `None` if it is about a message of the guard's own.

@@ -35,6 +35,17 @@ pub(super) struct State {
     /// Whether upstream was asked to leave items of the conversation out: later it may read them again.
     leaves_out: bool,
     is_closed: bool,
+    /// How upstream's side has ended, if it has.
+    upstream_end: Option<UpstreamEnd>,
+}
+
+/// How upstream's side of a session has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpstreamEnd {
+    /// It has closed its socket, behind all that it had to say.
+    Closed,
+    /// Its socket has failed, and what it has said last is lost.
+    Failed,
 }
 
 /// An update that was sent.
@@ -99,6 +110,7 @@ impl State {
             is_answer_decided: false,
             leaves_out: false,
             is_closed: false,
+            upstream_end: None,
         }
     }
 
@@ -303,7 +315,23 @@ impl State {
     /// Whether something is open, or upstream may be about to begin it.
     pub(super) fn has_open(&self, now: Duration) -> bool {
         let is_quiet = self.asked.is_empty() && self.open.is_empty() && self.items.is_empty();
-        !is_quiet || self.is_answer_due(now) || (self.is_closed && self.context.is_clearing())
+        let may_begin = self.is_answer_due(now) || (self.is_closed && self.context.is_clearing());
+        !is_quiet || (may_begin && self.upstream_end.is_none())
+    }
+
+    /// Upstream's side has ended: no more is heard of it.
+    pub(super) fn upstream_ended(&mut self, how: UpstreamEnd) {
+        self.upstream_end = Some(how);
+    }
+
+    /// Whether upstream may have begun something with the sound that it was sent, though it was not
+    /// heard of: the answer to a clear, behind which it can't, has not come.
+    pub(super) fn may_be_unheard(&self) -> bool {
+        match self.upstream_end {
+            None => self.context.is_clearing(),
+            Some(UpstreamEnd::Closed) => false,
+            Some(UpstreamEnd::Failed) => true,
+        }
     }
 
     /// Begins nothing more; returns the responses that run.
