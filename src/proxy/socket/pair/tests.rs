@@ -1,3 +1,5 @@
+//! Pairs of sockets whose other ends are slow, silent or gone.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -5,7 +7,7 @@ use http_body_util::Empty;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -45,8 +47,8 @@ async fn sockets(guard: &Guard) -> (Pair, Readers, [Far; 2]) {
     let (client, far_client) = connection(4 << 10).await;
     let (upstream, far_upstream) = connection(4 << 10).await;
     let client = Budgeted::new(client, Budget::of("of-pairs".into()), Duration::from_secs(60));
-    let client = ClientSocket::from_raw_socket(client, Role::Server, None).await;
-    let upstream = UpstreamSocket::from_raw_socket(upstream, Role::Client, None).await;
+    let client = ClientSocket::from_raw_socket(BufReader::new(client), Role::Server, None).await;
+    let upstream = UpstreamSocket::from_raw_socket(BufReader::new(upstream), Role::Client, None).await;
     let far_client = Far::from_raw_socket(far_client, Role::Client, None).await;
     let far_upstream = Far::from_raw_socket(far_upstream, Role::Server, None).await;
     let (pair, readers) = Pair::of(client, upstream, guard);
@@ -54,7 +56,7 @@ async fn sockets(guard: &Guard) -> (Pair, Readers, [Far; 2]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_what_it_is_told_is_given_up() {
+async fn a_client_that_does_not_read_what_it_is_sent_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let (guard, _writer) = opened(folder.path());
     for bytes in [10_000, 200_000] {
