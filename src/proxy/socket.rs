@@ -23,7 +23,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, BufReader};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -45,17 +44,15 @@ use crate::proxy::socket::session::Session;
 use crate::proxy::{Content, Failed, Proxy, Rules, headers, outgoing, receive};
 use crate::upstream::Upgrade;
 
-/// The buffer that each side of a socket has for what it reads.
-const READ_BUFFER_BYTES: usize = 8 << 10;
-/// How much of it a message is read in at a time: as much is cleared before each read.
-const READ_BYTES: usize = 1 << 10;
+/// The buffer that each side of a socket has for what it reads. All of it is cleared before each read.
+const READ_BUFFER_BYTES: usize = 4 << 10;
 
 /// A connection that is a socket's.
 type Io = TokioIo<hyper::upgrade::Upgraded>;
 /// The socket of a client.
-type ClientSocket = WebSocketStream<BufReader<Budgeted<Io>>>;
+type ClientSocket = WebSocketStream<Budgeted<Io>>;
 /// A socket to upstream.
-type UpstreamSocket = WebSocketStream<BufReader<Io>>;
+type UpstreamSocket = WebSocketStream<Io>;
 
 impl Proxy {
     /// Opens a socket to upstream, then that of the client. Whether its requests are admitted is
@@ -100,9 +97,9 @@ impl Proxy {
         let message_bytes_max = rules.request_body_bytes_max;
         let tracker = self.tracker.clone();
         let sockets = async move {
-            let client = buffered(Budgeted::new(TokioIo::new(upgrade.await?), budget, idle));
+            let client = Budgeted::new(TokioIo::new(upgrade.await?), budget, idle);
             let client = ClientSocket::from_raw_socket(client, Role::Server, Some(config(message_bytes_max)));
-            let upstream = buffered(TokioIo::new(upstream));
+            let upstream = TokioIo::new(upstream);
             let upstream =
                 UpstreamSocket::from_raw_socket(upstream, Role::Client, Some(config(ANSWER_BYTES_MAX)));
             hyper::Result::Ok(tokio::join!(client, upstream))
@@ -247,14 +244,10 @@ impl SessionKind {
     }
 }
 
-fn buffered<I: AsyncRead>(io: I) -> BufReader<I> {
-    BufReader::with_capacity(READ_BUFFER_BYTES, io)
-}
-
 /// The settings of a socket whose messages have so many bytes at the most.
 fn config(message_bytes_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max))
 }
