@@ -56,6 +56,12 @@ impl Clock {
             }
             followed_ms => followed_ms.saturating_add(self.running_ms()),
         };
+        // Read first: most calls of a millisecond find it there, and a write would take the cache line from
+        // the other threads.
+        let latest_ms = self.latest_ms.load(Ordering::Relaxed);
+        if now_ms <= latest_ms {
+            return latest_ms;
+        }
         self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
     }
 

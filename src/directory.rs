@@ -13,7 +13,6 @@ pub mod organization;
 mod stored_key;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::guard::audit::AuditedRecords;
@@ -108,6 +107,6 @@ pub fn put_key(ring: &Ring, row: KeyRow) {
 /// Notes that a key was used at an instant, in Unix milliseconds.
 pub fn note_use(ring: &Ring, key: &str, used_ms: i64) {
     if let Some(key) = ring.by_id(key) {
-        key.last_used_ms.fetch_max(used_ms, Ordering::Relaxed);
+        key.note_use(used_ms);
     }
 }

@@ -201,7 +201,8 @@ impl Guard {
     /// guard may have lifted one a moment ago, and who is refused for it causes no group that would
     /// find that out; so the rules are looked for first.
     pub async fn stop_on(&self, project: &Arc<str>, key: &Arc<str>) -> Option<Arc<Stop>> {
-        let find = || self.ring.stops().on(project, key, self.clock().now_ms());
+        let stops = self.ring.stops();
+        let find = || if stops.is_empty() { None } else { stops.on(project, key, self.clock().now_ms()) };
         let found = find();
         if found.is_none() || !self.core.is_shared() {
             return found;

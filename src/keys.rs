@@ -88,6 +88,13 @@ impl Key {
         current && self.revoked_s.is_none() && self.expires_s.is_none_or(|end_s| at_s < end_s)
     }
 
+    /// Notes that it is used at a time in Unix milliseconds. Read first, as `Clock::now_ms` does.
+    pub fn note_use(&self, at_ms: i64) {
+        if self.last_used_ms.load(Ordering::Relaxed) < at_ms {
+            self.last_used_ms.fetch_max(at_ms, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it may use a model.
     pub fn allows(&self, requested: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), requested))
@@ -171,7 +178,7 @@ impl Ring {
     /// Puts a key in place of the one with its id, if there is one.
     pub fn put(&self, key: &Arc<Key>) {
         if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(key)) {
-            key.last_used_ms.fetch_max(before.last_used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+            key.note_use(before.last_used_ms.load(Ordering::Relaxed));
             // The new record is inserted before the old one is removed, so that the
             // secret is known at every moment.
             self.index(key);

@@ -47,7 +47,7 @@ pub mod tap;
 pub mod unpack;
 mod upload;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -286,9 +286,11 @@ impl Proxy {
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
         let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
-            let metered = admitted.exchange;
-            let sending = outgoing.send(&upstream);
-            let answer = exchange::metered(&shard.guard, sending, metered, policy, in_flight, &left).await;
+            let mut metered = admitted.exchange;
+            metered.reservation.mark_sent();
+            // Pinned here, since each future that takes another one by value has room for it twice.
+            let answer = exchange::answered(pin!(outgoing.send(&upstream)), &mut in_flight).await;
+            let answer = exchange::metered(&shard.guard, answer, metered, policy, in_flight, &left).await;
             if caller.unseen.is_some() {
                 Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }

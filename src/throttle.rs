@@ -143,6 +143,11 @@ impl Throttle {
         Self { rates: limits.iter().filter(|limit| limit.is_rate()).filter_map(rate).collect() }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty()
+    }
+
     /// Some rates, and those in force that none of them has the name of.
     pub fn with(&self, limits: &[Arc<Limit>]) -> Vec<Arc<Limit>> {
         let is_new = |known: &&Arc<Limit>| limits.iter().any(|limit| limit.name == known.name);
@@ -243,6 +248,11 @@ impl RateCheck {
 }
 
 impl Receipt {
+    /// Whether nothing was taken.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
     /// Gives back what was taken and not used; what was used beyond it is taken now. Returns
     /// what is to be given back to buckets that are shared.
     #[must_use = "what is shared is given back by the database"]

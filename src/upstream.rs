@@ -26,7 +26,7 @@ pub use self::answer::AnswerBody;
 use self::outgoing::Outgoing;
 pub use self::outgoing::{BrokenOff, Closed, LatestPart, Passing, Source};
 pub use self::pool::Upgrade;
-use self::pool::{Failure, Pool};
+use self::pool::{Failure, Pool, Received};
 pub use self::tunnel::HttpProxy;
 use self::tunnel::Tunnel;
 
@@ -156,18 +156,21 @@ impl Upstream {
     }
 
     /// Sends a request to a path below the base, and waits for the answer's head.
-    pub async fn send(
-        &self,
+    pub fn send<'a>(
+        &'a self,
         method: Method,
         suffix: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<AnswerBody>, SendError> {
+    ) -> impl Future<Output = Result<Response<AnswerBody>, SendError>> + use<'a> {
         // A request without a body counts as sent from the start.
         let was_polled = Arc::new(AtomicBool::new(body.is_empty()));
-        let request = self.request(method, suffix, headers, Outgoing::whole(body, &was_polled))?;
-        let answer = tokio::time::timeout(self.response_timeout, self.exchange(request, &was_polled)).await;
-        answer.unwrap_or_else(|_| Err(self.timed_out(was_polled.load(Ordering::Acquire))))
+        let request = self.request(method, suffix, headers, Outgoing::whole(body, &was_polled));
+        async move {
+            let asking = tokio::time::timeout(self.response_timeout, self.pool.request(request?));
+            let answer = asking.await.map_err(|_| self.timed_out(was_polled.load(Ordering::Acquire)))?;
+            self.answer(answer, &was_polled)
+        }
     }
 
     /// Sends a request whose body is passed on as it arrives, and waits for the answer's head,
@@ -184,7 +187,7 @@ impl Upstream {
     ) -> Result<Response<AnswerBody>, SendError> {
         let was_polled = Arc::new(AtomicBool::new(false));
         let request = self.request(method, suffix, headers, Outgoing::passing(body, &was_polled))?;
-        self.exchange(request, &was_polled).await
+        self.answer(self.pool.request(request).await, &was_polled)
     }
 
     /// Asks for another protocol on a connection of its own.
@@ -232,12 +235,13 @@ impl Upstream {
         Ok(request)
     }
 
-    async fn exchange(
+    /// The answer to a request, or why there is none.
+    fn answer(
         &self,
-        request: Request<Outgoing>,
+        answer: Result<Response<Received>, Failure>,
         was_polled: &AtomicBool,
     ) -> Result<Response<AnswerBody>, SendError> {
-        match self.pool.request(request).await {
+        match answer {
             Ok(answer) => self.unless_refused(answer.map(AnswerBody::Received)),
             Err(failure) => Err(send_error(failure, was_polled.load(Ordering::Acquire))),
         }

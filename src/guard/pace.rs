@@ -59,9 +59,12 @@ impl Guard {
         &self,
         mut rate_check: RateCheck,
         of: &Attribution,
-        take: RateCost,
+        take: impl FnOnce() -> RateCost,
     ) -> Result<RateCheck, NotPaced> {
-        let rates = self.core.take_tokens(of, take).await?;
+        if self.rates().is_empty() {
+            return Ok(rate_check);
+        }
+        let rates = self.core.take_tokens(of, take()).await?;
         self.core.note_shadow(&rates.would_reject);
         rate_check.rates.merge(rates);
         Ok(rate_check)
@@ -69,7 +72,7 @@ impl Guard {
 
     /// Takes a request that uses no tokens from every rate that applies.
     pub async fn pace(&self, of: &Attribution) -> Result<RateCheck, NotPaced> {
-        self.pace_tokens(self.pace_request(of).await?, of, RateCost::default()).await
+        self.pace_tokens(self.pace_request(of).await?, of, RateCost::default).await
     }
 }
 

@@ -21,12 +21,14 @@ impl Stops {
             .max_by_key(|stop| (stop.over_ms().unwrap_or(i64::MAX), stop.fuse().is_none()))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.load().is_empty()
+    }
+
     /// All stops that a key of a project is under at an instant, in Unix milliseconds.
     pub fn all_on(&self, project: &Arc<str>, key: &Arc<str>, at_ms: i64) -> Vec<Arc<Stop>> {
         let all = self.0.load();
-        if all.is_empty() {
-            return Vec::new();
-        }
         let spenders =
             [Spender::Organization, Spender::Project(Arc::clone(project)), Spender::Key(Arc::clone(key))];
         let of_each = spenders.iter().filter_map(|spender| all.get(spender)).flatten();

@@ -1,7 +1,7 @@
 //! Authentication: the key of a request, and the authorization that is sent upstream for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -81,7 +81,7 @@ pub fn caller(
     if !active || !key.is_valid(&hash, now_ms.div_euclid(1_000)) {
         return Err(bad());
     }
-    key.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
+    key.note_use(now_ms);
     let authorization = if key.pass_through {
         let mut own = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| bad())?;
         own.set_sensitive(true);
@@ -111,7 +111,7 @@ fn of_client_secret(
     if directory.ring().project(&key.project).is_some_and(|project| project.archived_s.is_some()) {
         return Err(Refusal::BadKey(masked(secret)));
     }
-    key.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
+    key.note_use(now_ms);
     let model_rule = directory.ring().model_rule(&key.project);
     let secret = Secret::new(secret.expose());
     Ok(Caller { key, secret, authorization, unseen: None, model_rule, rules_version, session: Some(session) })

@@ -108,17 +108,17 @@ pub(super) async fn unbilled(
     Err(NotAccepted { answer, may_be_served: !status.is_client_error() })
 }
 
-/// Sends a metered request as `sending` does, passes the answer on frame by frame, and settles it.
+/// Passes the answer to a metered request on frame by frame, and settles it. The reservation was
+/// marked as sent before.
 pub async fn metered(
     guard: &Arc<Guard>,
-    sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
+    answer: Result<Response<AnswerBody>, SendError>,
     mut metered: Box<MeteredExchange>,
     policy: StreamPolicy,
     mut in_flight: InFlight,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, InFlight)> {
-    metered.reservation.mark_sent();
-    let answer = match answered(sending, &mut in_flight).await {
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(metered.reservation, &error));

@@ -206,7 +206,7 @@ pub type Amounts = (Money, Option<Money>);
 /// Adds the headers that say what a request came to.
 pub fn add_amounts(headers: &mut HeaderMap, (cost, remaining): Amounts) {
     let named = [("x-spendguard-cost-usd", Some(cost)), ("x-spendguard-remaining-usd", remaining)];
-    let value = |amount: Option<Money>| HeaderValue::from_str(&amount?.to_string()).ok();
+    let value = |amount: Option<Money>| HeaderValue::try_from(amount?.to_string()).ok();
     headers.extend(
         named.into_iter().filter_map(|(name, amount)| Some((HeaderName::from_static(name), value(amount)?))),
     );

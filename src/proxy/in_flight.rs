@@ -34,7 +34,12 @@ impl RequestIds {
     /// The next one.
     pub fn next(&self) -> HeaderValue {
         let id = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        HeaderValue::from_str(&format!("req_{id:016x}")).expect("hexadecimal digits fit a header")
+        let mut text = *b"req_0123456789abcdef";
+        for (at, byte) in id.to_be_bytes().into_iter().enumerate() {
+            let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+            [text[4 + 2 * at], text[5 + 2 * at]] = [digit(byte >> 4), digit(byte & 15)];
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits fit a header")
     }
 }
 

@@ -33,9 +33,12 @@ pub(super) enum Content {
 
 impl Outgoing {
     /// Sends it.
-    pub(super) async fn send(self, upstream: &Upstream) -> Result<Response<AnswerBody>, SendError> {
+    pub(super) fn send(
+        self,
+        upstream: &Upstream,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, SendError>> {
         let Self { method, suffix, headers, body } = self;
-        upstream.send(method, &suffix, headers, body).await
+        upstream.send(method, &suffix, headers, body)
     }
 }
 

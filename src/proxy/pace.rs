@@ -29,7 +29,7 @@ pub(super) async fn pace(
             shorten(candidate, largest, config.clamp_output_min.max(1));
         }
     }
-    Ok(guard.pace_tokens(rate_check, &candidate.attribution, take(candidate)).await?)
+    Ok(guard.pace_tokens(rate_check, &candidate.attribution, || take(candidate)).await?)
 }
 
 /// Whether the exact count may let it pass that its bytes would not. Upstream is asked only

@@ -20,8 +20,11 @@ impl Core {
     pub(in crate::guard) async fn take_request(&self, of: &Attribution) -> Result<RateCheck, NotPaced> {
         match self.journal() {
             Journal::Embedded(_) => {
-                let taken = self.rates().load().take_request(of, self.clock().running());
-                taken.map_err(NotPaced::Throttled)
+                let rates = self.rates().load();
+                if rates.is_empty() {
+                    return Ok(RateCheck::default());
+                }
+                rates.take_request(of, self.clock().running()).map_err(NotPaced::Throttled)
             }
             // Boxed, so that requests of the embedded engine don't have its size.
             Journal::Shared(lanes) => Box::pin(self.take(lanes, |rates| rates.request_takes(of))).await,
@@ -45,6 +48,9 @@ impl Core {
 
     /// Replaces what was taken by what was used.
     pub(in crate::guard) fn give_back(&self, receipt: &mut Receipt, used: RateCost) {
+        if receipt.is_empty() {
+            return;
+        }
         let shared = receipt.end(used, self.clock().running());
         if let (Journal::Shared(lanes), false) = (self.journal(), shared.is_empty()) {
             lanes.push_rates(shared);

@@ -47,8 +47,8 @@ use crate::domain::{Demand, ObjectKind, ObjectReference};
 /// A metered request, read.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What it asks for.
-    pub demand: Demand,
+    /// What it asks for. Boxed, since it is large, and a request passes through several futures.
+    pub demand: Box<Demand>,
     usage_injected: bool,
     /// `None` if nothing may be set.
     splices: Option<Splices>,
@@ -113,7 +113,7 @@ pub(in crate::protocol::openai) fn read(rules: &BodyRules, body: &[u8]) -> Resul
     let outputs = (rules.outputs)(&fields)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
     let splices = Some(Splices::find(text, &fields, &outputs));
-    let demand = demand(rules, fields, &outputs, usage_asked, text)?;
+    let demand = Box::new(demand(rules, fields, &outputs, usage_asked, text)?);
     Ok(Request { usage_injected: demand.stream && rules.has_stream_options && !usage_asked, demand, splices })
 }
 
@@ -142,7 +142,7 @@ impl Request {
 
     /// A request that is forwarded as it is.
     pub fn unedited(demand: Demand) -> Self {
-        Self { demand, usage_injected: false, splices: None }
+        Self { demand: Box::new(demand), usage_injected: false, splices: None }
     }
 
     /// Whether usage must be asked for on the client's behalf, and hidden.

@@ -81,7 +81,7 @@ impl ReadLine {
             InputLine::Free => Self::Free,
             InputLine::Metered(operation, request, body) => {
                 let text_tokens = count(&request.demand, body);
-                Self::Metered(Box::new(LineDemand { operation, demand: request.demand, text_tokens }))
+                Self::Metered(Box::new(LineDemand { operation, demand: *request.demand, text_tokens }))
             }
         })
     }

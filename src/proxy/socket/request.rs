@@ -1,5 +1,6 @@
 //! The requests on a socket: admitted, sent, and answered with the events of their lane.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -147,15 +148,17 @@ impl Running {
         &self,
         rules: &Arc<Rules>,
         sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
-        exchange: Box<MeteredExchange>,
-        in_flight: InFlight,
+        mut exchange: Box<MeteredExchange>,
+        mut in_flight: InFlight,
         pass_through: bool,
     ) -> Result<Response<Answer>, Failed> {
         let shard = &self.session.shard;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: shard.tracker.clone() };
         let gone = AtomicBool::new(false);
-        let answer = exchange::metered(&shard.guard, sending, exchange, policy, in_flight, &gone).await;
+        exchange.reservation.mark_sent();
+        let answer = exchange::answered(pin!(sending), &mut in_flight).await;
+        let answer = exchange::metered(&shard.guard, answer, exchange, policy, in_flight, &gone).await;
         shard.concealed(rules, answer, pass_through).await
     }
 

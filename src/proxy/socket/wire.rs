@@ -218,7 +218,7 @@ mod tests {
         let times = (Arc::clone(guard.clock()), guard.metrics().frames(FrameFrom::Client));
         let to = Mutex::new(Writer::new(ours.split().0, times));
         let writing = timeout(Duration::from_secs(1), send(&to, "x".repeat(200_000).into()));
-        assert!(writing.await.is_err(), "nobody reads");
+        assert!(writing.await.is_err(), "the other side reads nothing");
         let other = async {
             assert!(send(&to, "other".into()).await.is_err());
             assert!(to.lock().await.feed("other".into()).await.is_err());

@@ -38,9 +38,9 @@ pub(crate) struct HoldRow {
     key: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<String, String>,
-    endpoint: String,
+    #[serde(default, skip_serializing_if = "are_none")]
+    tags: Arc<BTreeMap<String, String>>,
+    endpoint: Cow<'static, str>,
     model: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     priced_as: Option<Arc<str>>,
@@ -53,6 +53,10 @@ pub(crate) struct HoldRow {
     tier: Tier,
     price: Arc<str>,
     stream: bool,
+}
+
+fn are_none(tags: &Arc<BTreeMap<String, String>>) -> bool {
+    tags.is_empty()
 }
 
 /// A tier as its name.
@@ -82,8 +86,8 @@ impl HoldRow {
             project: Arc::clone(&of.project),
             key: Arc::clone(&of.key),
             user: of.end_user.clone(),
-            tags: of.tags.as_ref().clone(),
-            endpoint: of.endpoint.to_string(),
+            tags: Arc::clone(&of.tags),
+            endpoint: of.endpoint.clone(),
             model: Arc::clone(&of.model),
             priced_as: of.priced_as.clone(),
             image_model: of.image_model.clone(),
@@ -103,8 +107,8 @@ impl HoldRow {
             project: self.project,
             key: self.key,
             end_user: self.user,
-            tags: Arc::new(self.tags),
-            endpoint: self.endpoint.into(),
+            tags: self.tags,
+            endpoint: self.endpoint,
             model: self.model,
             priced_as: self.priced_as,
             image_model: self.image_model,

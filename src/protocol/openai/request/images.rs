@@ -230,7 +230,7 @@ mod tests {
     use crate::domain::demand::ImageQuality;
 
     fn made(body: &str) -> Result<Demand, String> {
-        read(body.as_bytes()).map(|request| request.demand).map_err(|invalid| invalid.message)
+        read(body.as_bytes()).map(|request| *request.demand).map_err(|invalid| invalid.message)
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     fn spoken(body: &str) -> Result<Demand, String> {
-        read(body.as_bytes()).map(|request| request.demand).map_err(|invalid| invalid.message)
+        read(body.as_bytes()).map(|request| *request.demand).map_err(|invalid| invalid.message)
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn asked(endpoint: &'static Operation, members: Value) -> Result<Demand, Invalid
     let mut body = json!({"model": "m"});
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     drop(members);
-    read(endpoint, &body).map(|request| request.demand)
+    read(endpoint, &body).map(|request| *request.demand)
 }
 
 fn refusal(endpoint: &'static Operation, body: &str) -> Invalid {
@@ -55,7 +55,7 @@ fn a_plain_chat_is_read() {
         },
         ..Demand::default()
     };
-    assert_eq!(request.demand, expected);
+    assert_eq!(*request.demand, expected);
     assert!(request.wants_usage_injected());
 }
 

@@ -90,7 +90,7 @@ mod tests {
             body.extend_from_slice(b"\r\n");
         }
         body.extend_from_slice(b"--b--\r\n");
-        read_form(&body, "b").map(|request| request.demand).map_err(|invalid| invalid.message)
+        read_form(&body, "b").map(|request| *request.demand).map_err(|invalid| invalid.message)
     }
 
     #[test]
