@@ -338,7 +338,10 @@ fn rewrites(case: &Case<'_>, request: &Request, read: Json) {
     let read_after = json::read(&after).expect("what is forwarded is JSON");
     assert_eq!(read_after.sorted(), expected.sorted());
     let again = operation(case.endpoint).read(&after).expect("what is forwarded can be read again");
-    assert_eq!(placeless(again.demand.clone()), placeless(demand_after(case, &request.demand, after.len())));
+    assert_eq!(
+        placeless(Demand::clone(&again.demand)),
+        placeless(demand_after(case, &request.demand, after.len()))
+    );
     assert_eq!(again.rewrite(&after, edit), None, "a second rewrite changes nothing");
     let is_serde = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).is_ok();
     assert_eq!(is_serde(case.body), is_serde(&after));
