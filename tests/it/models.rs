@@ -171,7 +171,9 @@ fn a_limit_on_the_image_tools_model_is_held_and_counts_what_made_a_picture() {
         for (tool, pictures, settled) in [
             (&named, 1, "0.04225"),
             (&dated, 1, "0.04225"),
-            (&unnamed, 1, "0.03425"),
+            // By the dearest model that makes images and is still served: since 2026-12-01, when gpt-image-1.5
+            // was shut down, that is gpt-image-2, at 30 dollars for a million tokens.
+            (&unnamed, 1, "0.03225"),
             (&named, 0, "0"),
             (&other, 1, "0"),
         ] {
