@@ -7,13 +7,13 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use oracle::Endpoint;
-use spendguard::domain::demand::{
-    Bound, ContainerDemand, Image, ImageDemand, Media, Tier, ToolDemand, WebSearch,
-};
+use spendguard::domain::demand::{ContainerDemand, Image, ImageDemand, Media, Tier, ToolDemand, WebSearch};
 use spendguard::domain::quantity::Direction;
 use spendguard::domain::usage::{ContainerMemory, ToolUse};
 use spendguard::domain::{Class, Demand, Money, Quantities, Usage};
-use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
+use spendguard::pricing::bound::{
+    BoundInputs, ModelTokens, ToolsBound, affordable_output, bound, largest_prompt,
+};
 use spendguard::pricing::cost::{Offer, cost};
 use spendguard::pricing::rates::NamedRates;
 use spendguard::pricing::sheet::{Override, Price, Sheet};
@@ -104,8 +104,9 @@ fn demand(knobs: &[usize]) -> Demand {
     }
 }
 
-/// The usage cut down to what the demand and its bound allow.
-fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
+/// The usage cut down to what the demand and its bound allow. The image tool's tokens, which the bound
+/// has as well, are of a model of its own.
+fn within(usage: &Usage, demand: &Demand, bound: ModelTokens, calls: u64) -> Usage {
     let media = &demand.media;
     let hidden = media.opaque > 0 || demand.server_context || demand.tools.loops;
     let images = !media.images.is_empty() || hidden;
@@ -125,9 +126,7 @@ fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
         false,
     ];
     let mut tokens = usage.tokens;
-    // An echo is output that the bound counts beside the output.
-    let echoed = if demand.echo { bound.input_tokens } else { 0 };
-    let mut left = [bound.input_tokens, bound.output_tokens.saturating_add(echoed)];
+    let mut left = [bound.input, bound.output()];
     assert_eq!(Class::tokens().count(), allowed.len());
     for (class, allowed) in Class::tokens().zip(allowed) {
         let left = &mut left[usize::from(class.direction() == Direction::Output)];
@@ -171,7 +170,7 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
         project_tier,
     };
     let bounded = bound(price, None, demand, inputs);
-    let mut used = within(used, demand, &bounded, inputs.tool_calls);
+    let mut used = within(used, demand, ModelTokens::of(price, demand, inputs), inputs.tool_calls);
     used.largest_prompt = Some(largest_prompt(price, demand, inputs).min(used.tokens.input_tokens_total()));
     for tier in servable(demand.tier, project_tier) {
         let cost = cost(
