@@ -19,7 +19,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::headers::holds_key;
 use crate::proxy::refuse::Refusal;
 use crate::telemetry::Trace;
-use crate::telemetry::trace_context::TRACEPARENT;
+use crate::telemetry::trace_context::{TRACEPARENT, write_hex};
 
 /// Makes request ids that differ between runs: a random start, then a count.
 #[derive(Debug)]
@@ -35,10 +35,7 @@ impl RequestIds {
     pub fn next(&self) -> HeaderValue {
         let id = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut text = *b"req_0123456789abcdef";
-        for (at, byte) in id.to_be_bytes().into_iter().enumerate() {
-            let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-            [text[4 + 2 * at], text[5 + 2 * at]] = [digit(byte >> 4), digit(byte & 15)];
-        }
+        write_hex(&mut text, "req_".len(), &id.to_be_bytes());
         HeaderValue::from_bytes(&text).expect("hexadecimal digits fit a header")
     }
 }

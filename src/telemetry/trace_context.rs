@@ -112,7 +112,7 @@ fn hex(digits: &[u8]) -> Option<u64> {
 }
 
 /// Writes bytes as lower-case hexadecimal digits, from a place on.
-fn write_hex(text: &mut [u8; LENGTH], at: usize, bytes: &[u8]) {
+pub(crate) fn write_hex(text: &mut [u8], at: usize, bytes: &[u8]) {
     let digit = |value: u8| HEX_DIGITS[usize::from(value & 0xF)];
     for (pair, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[digit(byte >> 4), digit(*byte)]);
