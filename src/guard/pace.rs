@@ -61,10 +61,7 @@ impl Guard {
         of: &Attribution,
         take: impl FnOnce() -> RateCost,
     ) -> Result<RateCheck, NotPaced> {
-        if self.rates().is_empty() {
-            return Ok(rate_check);
-        }
-        let rates = self.core.take_tokens(of, take()).await?;
+        let rates = self.core.take_tokens(of, take).await?;
         self.core.note_shadow(&rates.would_reject);
         rate_check.rates.merge(rates);
         Ok(rate_check)

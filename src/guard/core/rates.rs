@@ -18,25 +18,30 @@ pub enum NotPaced {
 impl Core {
     /// Takes one request from every rate of requests that applies.
     pub(in crate::guard) async fn take_request(&self, of: &Attribution) -> Result<RateCheck, NotPaced> {
+        if self.rates().load().is_empty() {
+            return Ok(RateCheck::default());
+        }
         match self.journal() {
             Journal::Embedded(_) => {
-                let rates = self.rates().load();
-                if rates.is_empty() {
-                    return Ok(RateCheck::default());
-                }
-                rates.take_request(of, self.clock().running()).map_err(NotPaced::Throttled)
+                let taken = self.rates().load().take_request(of, self.clock().running());
+                taken.map_err(NotPaced::Throttled)
             }
             // Boxed, so that requests of the embedded engine don't have its size.
             Journal::Shared(lanes) => Box::pin(self.take(lanes, |rates| rates.request_takes(of))).await,
         }
     }
 
-    /// Takes a request's part from every rate of tokens that applies.
+    /// Takes a request's part from every rate of tokens that applies. `take` is only asked where there
+    /// are rates.
     pub(in crate::guard) async fn take_tokens(
         &self,
         of: &Attribution,
-        take: RateCost,
+        take: impl FnOnce() -> RateCost,
     ) -> Result<RateCheck, NotPaced> {
+        if self.rates().load().is_empty() {
+            return Ok(RateCheck::default());
+        }
+        let take = take();
         match self.journal() {
             Journal::Embedded(_) => {
                 let taken = self.rates().load().take_tokens(of, take, self.clock().running());
